@@ -1,0 +1,211 @@
+// Layout: where everything lies in a segment, and how its words are packed.
+//
+//     0          header (one page)             magic, version, sizes: written once, before the segment has its name
+//     4096       16 pools x 256 B              line 0: the pool word; line 1: cap, policy, statistics
+//     8192       64 processes x 512 B          identity, which CPU shards and lanes it has ever used
+//     40960      64 x 16 balances x 64 B       what a process holds besides its writers; alive or free
+//     106496     64 x 17 x 16 writers x 128 B  one locked shard and 16 lanes for each process and pool
+//     ...        CPUs x 64 x 16 shards x 128 B the shards of one CPU lie together: 128 KiB on the CPU's own node
+//     ...        64 x 65536 handles x 8 B
+//
+// Memory that nobody has used is zero, and zero is a valid state everywhere: closed gates, no credit, free slots.
+
+import CAdmission
+
+/// What a segment can hold. Each limit is checked where it is met.
+public enum Limits {
+    /// Pools (licence types) in a segment.
+    public static let pools = 16
+    /// Processes attached at the same time.
+    public static let processes = 64
+    /// Lanes of one process.
+    public static let lanes = 16
+    /// CPUs that may have shards; threads on others use their process' locked shard.
+    public static let cpus = 1000
+    /// The highest cap of a pool, in sessions.
+    public static let cap = (1 << 22) - 1
+    /// Sessions of one process that have a handle at the same time.
+    public static let handles = 1 << 16
+}
+
+package enum Layout {
+    static let magic: UInt64 = 0x6670_7861_646d_3031  // "fpxadm01"
+    static let version: UInt64 = 1
+
+    static let pageBytes = 4096
+    static let poolBytes = 256
+    static let processBytes = 512
+    static let balanceBytes = 64
+    package static let writerBytes = MemoryLayout<fpx_writer>.size
+    /// The locked shard, then the lanes.
+    static let extraWriters = 1 + Limits.lanes
+
+    static let pools = pageBytes
+    static let processes = pools + Limits.pools * poolBytes
+    static let balances = processes + Limits.processes * processBytes
+    static let extras = balances + Limits.processes * Limits.pools * balanceBytes
+    static let extrasOfProcess = extraWriters * Limits.pools * writerBytes
+    static let shards = (extras + Limits.processes * extrasOfProcess + pageBytes - 1) & ~(pageBytes - 1)
+    package static let cpuStride = 1 << Int(FPX_CPU_STRIDE_SHIFT)
+    static let handleBytes = 8
+
+    static func handles(cpus: Int) -> Int { shards + cpus * cpuStride }
+    package static func size(cpus: Int) -> Int { handles(cpus: cpus) + Limits.processes * Limits.handles * handleBytes }
+
+    // Words of the header.
+    static let headerMagic = 0
+    static let headerVersion = 8
+    static let headerSize = 16
+    static let headerCPUs = 24
+    static let headerPools = 32
+    static let headerFence = 40
+    static let headerSlots = 48
+    static let headerIncarnation = 56
+
+    // Words of a pool.
+    static let poolWord = 0
+    static let poolDone = 16
+    static let poolCap = 128
+    static let poolPolicy = 144
+    static let poolBypassPeak = 152
+    static let poolCollects = 160
+
+    // Words of a process.
+    static let processIdentity = 0
+    static let processStart = 8
+    static let processFlags = 16
+    static let processReceived = 24
+    static let processSent = 32
+    static let processLanes = 40
+    static let processCPUs = 64
+    static let processCPUWords = (Limits.cpus + 63) / 64
+
+    // Words of a writer (fpx_writer).
+    static let writerAdmitted = 0
+    static let writerReleased = 8
+    static let writerPair = 16
+    static let writerBypassed = 32
+    static let writerBypassedPeak = 40
+    static let writerRefused = 48
+    static let writerCursor = 56
+}
+
+/// The last operation on a pool and its result: one 128-bit word.
+///
+///     low   free : 24 signed | loose : 17 | amount : 23 signed
+///     high  sequence : 44 | target : 16 | operation : 4
+///
+/// `free`: sessions in nobody's hands. `loose`: writers whose gate is open or frozen, that is, that may hold spare sessions.
+package struct PoolWord {
+    let low: UInt64
+    let high: UInt64
+
+    var free: Int { Int(Int64(bitPattern: low) >> 40) }
+    var loose: Int { Int(low >> 23 & 0x1ffff) }
+    var amount: Int { Int(Int64(bitPattern: low << 41) >> 41) }
+    var sequence: UInt64 { high >> 20 }
+    var target: Int { Int(high >> 4 & 0xffff) }
+    var operation: Operation { Operation(rawValue: UInt8(high & 15)) ?? .none }
+
+    init(low: UInt64, high: UInt64) {
+        self.low = low
+        self.high = high
+    }
+
+    init(free: Int, loose: Int, amount: Int, sequence: UInt64, target: Int, operation: Operation) {
+        low =
+            UInt64(bitPattern: Int64(free)) << 40 | UInt64(truncatingIfNeeded: loose & 0x1ffff) << 23
+            | UInt64(truncatingIfNeeded: amount & 0x7fffff)
+        high = sequence << 20 | UInt64(truncatingIfNeeded: target & 0xffff) << 4 | UInt64(operation.rawValue)
+    }
+}
+
+/// What an operation does to its target's credit C, bound G and phase; `n` is its amount.
+package enum Operation: UInt8 {
+    /// Nothing is pending.
+    case none = 0
+    /// C += n. A tight admission (+1) or release (-1), of a writer or of a balance.
+    case adjust
+    /// C += n, G += n - 1. A refill: the caller keeps one session.
+    case refill
+    /// The same and the gate opens.
+    case refillAndOpen
+    /// The same and the gate opens to locked stores.
+    case refillAndOpenLocked
+    /// C += n, G += n. A pending claim is paid for; with n = 0 only the sequence changes and a covered claim becomes a session.
+    case grow
+    /// C -= n, G -= n, the gate closes. Spare sessions go back to the pool.
+    case settle
+    /// G += 1 and the gate opens: the session of a tight release stays as a spare one.
+    case open
+    /// The same, to locked stores.
+    case openLocked
+    /// G += 1: a pending claim that is not covered is taken back.
+    case withdraw
+    /// C -= n at the writer, C += n at its process' balance.
+    case fold
+    /// The same for a writer of a dead process: its gate closes.
+    case foldDead
+    /// The balance of a dead process has been given back: C = 0, free.
+    case free
+    /// The balance belongs to a living process.
+    case live
+    /// The pool's cap is n.
+    case cap
+    /// C -= 1 at a balance, and handle n of its process is free.
+    case releaseHandle
+}
+
+/// How a writer's gate stands.
+package enum Phase {
+    /// Closed: no spare session behind it, all go by the pool.
+    static let tight: UInt64 = 0
+    /// Open to plain stores.
+    static let loose: UInt64 = UInt64(FPX_GATE_OPEN)
+    /// Open to locked stores.
+    static let looseLocked: UInt64 = 2
+    /// Closed for a collector that is about to look behind it.
+    static let frozen: UInt64 = 4
+
+    static func isOpen(_ phase: UInt64) -> Bool { phase == loose || phase == looseLocked }
+}
+
+/// A writer's gate and credit, a process' balance (bound = incarnation, phase = `live` or 0), or a pool's cap (credit).
+///
+///     low   gate : 32 | sequence : 29 | phase : 3          the gate stands FPX_GATE_BIAS above the bound while it is `loose`
+///     high  sequence, upper bits : 32 | credit : 32 signed
+package struct Account {
+    /// The phase of a living process' balance.
+    static let live: UInt64 = 2
+
+    let low: UInt64
+    let high: UInt64
+
+    var phase: UInt64 { low & 7 }
+    var sequence: UInt64 { (high >> 32) << 29 | (low >> 3 & 0x1fff_ffff) }
+    var credit: Int { Int(Int32(truncatingIfNeeded: high)) }
+    /// The bound that admits minus releases may reach, modulo 2^32.
+    var bound: UInt32 { UInt32(truncatingIfNeeded: low >> 32) &- (phase == Phase.loose ? UInt32(FPX_GATE_BIAS) : 0) }
+
+    init(low: UInt64, high: UInt64) {
+        self.low = low
+        self.high = high
+    }
+
+    init(bound: UInt32, phase: UInt64, credit: Int, sequence: UInt64) {
+        let gate = bound &+ (phase == Phase.loose ? UInt32(FPX_GATE_BIAS) : 0)
+        low = UInt64(gate) << 32 | (sequence & 0x1fff_ffff) << 3 | phase
+        high = (sequence >> 29) << 32 | UInt64(UInt32(truncatingIfNeeded: credit))
+    }
+
+    /// The low word with the gate frozen, nothing else changed.
+    static func frozen(_ low: UInt64) -> UInt64 {
+        let open = Account(low: low, high: 0)
+        return UInt64(open.bound) << 32 | (low & 0xffff_fff8) | Phase.frozen
+    }
+
+    /// Spare sessions behind the gate, given admits and releases. Negative: claims that are not covered.
+    func spare(admitted: UInt64, released: UInt64) -> Int {
+        Int(Int32(bitPattern: bound &- UInt32(truncatingIfNeeded: admitted) &+ UInt32(truncatingIfNeeded: released)))
+    }
+}

@@ -1,0 +1,229 @@
+// Pool: the sessions of one licence type, for any thread.
+
+public import CAdmission
+
+/// What to do with a new session.
+public enum Verdict: UInt8, Sendable {
+    /// Licensed and counted.
+    case inspect = 0
+    /// Over the limit: passes uninspected.
+    case bypass = 1
+    /// Over the limit: refused.
+    case block = 2
+}
+
+/// Which verdict a new session gets when every licensed session is in use.
+public enum OverLimitPolicy: UInt64, Sendable {
+    case bypass = 0
+    case block = 1
+}
+
+/// One session's verdict, and its place in the count until it ends.
+///
+/// It ends once: by `end()`, by a lane's `release`, or when the value goes out of scope. It may move to any thread.
+@safe @frozen
+public struct Session: ~Copyable {
+    public let verdict: Verdict
+    @usableFromInline let engine: PoolEngine
+
+    @inlinable @inline(__always)
+    init(_ verdict: Verdict, _ engine: PoolEngine) {
+        self.verdict = verdict
+        self.engine = engine
+    }
+
+    @inlinable
+    deinit { engine.release(verdict) }
+
+    /// Ends the session on the shard of the CPU that runs this thread.
+    @inlinable @inline(__always)
+    public consuming func end() {
+        let engine = self.engine
+        engine.release(take())
+    }
+
+    /// The verdict, without ending the session.
+    @inlinable @inline(__always)
+    consuming func take() -> Verdict {
+        let verdict = self.verdict
+        discard self
+        return verdict
+    }
+}
+
+/// The sessions of one licence type. Any thread may use it at any time.
+@safe
+public struct Pool: @unchecked Sendable {
+    @usableFromInline let engine: PoolEngine
+
+    /// A verdict for a new session, counted on the shard of the CPU that runs this thread.
+    ///
+    /// Wait-free while the shard has spare sessions: no locked instruction, fence, shared line or call. At a full cap: a few
+    /// loads.
+    @inlinable @inline(__always)
+    public func admit() -> Session { Session(engine.admit(), engine) }
+}
+
+extension PoolEngine {
+    @inlinable @inline(__always)
+    func admit() -> Verdict {
+        var writer: UnsafeMutablePointer<fpx_writer>?
+        let step = unsafe fpx_shard_admit(shards, rseqCPUs, &writer)
+        if step == FPX_STEP_DONE { return .inspect }
+        return unsafe admitOffFastPath(step == FPX_STEP_CHANGED ? writer : nil)
+    }
+
+    @inlinable @inline(__always)
+    func release(_ verdict: Verdict) {
+        if verdict == .inspect {
+            var writer: UnsafeMutablePointer<fpx_writer>?
+            let step = unsafe fpx_shard_release(shards, rseqCPUs, &writer)
+            if step == FPX_STEP_DONE { return }
+            unsafe releaseOffFastPath(step == FPX_STEP_CHANGED ? writer : nil)
+        } else if verdict == .bypass {
+            releaseBypassed()
+        }
+    }
+
+    /// `claimed`: where the fast path has stored a claim and then found the gate changed.
+    @usableFromInline @inline(never)
+    func admitOffFastPath(_ claimed: UnsafeMutablePointer<fpx_writer>?) -> Verdict {
+        if let claimed = unsafe claimed {
+            let writer = unsafe shard(claimed)
+            return resolveAdmit(writer) ? .inspect : overLimit(writer)
+        }
+        while true {
+            let writer = currentWriter()
+            if writer.kind == .locked { return admitLocked(writer) ? .inspect : overLimit(writer) }
+            switch admitSlow(writer) {
+            case .admitted: return .inspect
+            case .refused: return overLimit(writer)
+            case .retry:
+                var claimed: UnsafeMutablePointer<fpx_writer>?
+                let step = unsafe fpx_shard_admit(shards, rseqCPUs, &claimed)
+                if step == FPX_STEP_DONE { return .inspect }
+                if step == FPX_STEP_CHANGED, let claimed = unsafe claimed {
+                    let writer = unsafe shard(claimed)
+                    return resolveAdmit(writer) ? .inspect : overLimit(writer)
+                }
+            }
+        }
+    }
+
+    @usableFromInline @inline(never)
+    func releaseOffFastPath(_ released: UnsafeMutablePointer<fpx_writer>?) {
+        if let released = unsafe released { return resolveRelease(unsafe shard(released)) }
+        guard isAttached else { return }
+        while true {
+            let writer = currentWriter()
+            if writer.kind == .locked { return releaseLocked(writer) }
+            if releaseSlow(writer) { return }
+            var released: UnsafeMutablePointer<fpx_writer>?
+            let step = unsafe fpx_shard_release(shards, rseqCPUs, &released)
+            if step == FPX_STEP_DONE { return }
+            if step == FPX_STEP_CHANGED, let released = unsafe released { return resolveRelease(unsafe shard(released)) }
+        }
+    }
+
+    var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
+
+    /// The writer for this thread now: its CPU's shard, with locked stores where restartable sequences are not to be had.
+    func currentWriter() -> Writer {
+        let cpu = Int(fpx_current_cpu())
+        if (0..<cpus).contains(cpu), let shard = writer(slot: slot, index: cpu, kind: rseqCPUs > 0 ? .shard : .locked),
+            rseqCPUs > 0 || !fpx_rseq_is_registered() || !plain
+        {
+            return shard
+        }
+        return lockedShard
+    }
+
+    /// For threads on CPUs without a shard, or that are not registered for restartable sequences while others are.
+    var lockedShard: Writer {
+        guard let writer = writer(slot: slot, index: Self.lockedIndex, kind: .locked) else { preconditionFailure() }
+        return writer
+    }
+
+    private func shard(_ memory: UnsafeMutablePointer<fpx_writer>) -> Writer {
+        let distance = unsafe UnsafeMutableRawPointer(memory) - (base + Layout.shards)
+        let target = slot << 10 | distance >> Int(FPX_CPU_STRIDE_SHIFT)
+        return unsafe Writer(memory: memory, target: target, kind: .shard)
+    }
+}
+
+// MARK: - Over the limit
+
+extension PoolEngine {
+    /// The verdict for a session that no licensed one is left for.
+    func overLimit(_ writer: Writer) -> Verdict {
+        writer.refused.store(writer.refused.load() &+ 1)
+        if policy.load() == OverLimitPolicy.block.rawValue { return .block }
+        bypass(writer)
+        return .bypass
+    }
+
+    private func bypass(_ writer: Writer) {
+        let gauge: UInt64
+        if writer.kind == .lane {
+            gauge = writer.bypassed.load() &+ 1
+            writer.bypassed.store(gauge)
+        } else {
+            gauge = writer.bypassed.add(1) &+ 1
+        }
+        // The peak is looked at each time that a writer's own gauge has grown by another 16 (and at each snapshot).
+        if Int64(bitPattern: gauge) > Int64(bitPattern: writer.bypassedPeak.load()) {
+            writer.bypassedPeak.store(gauge &+ 15)
+            observeBypassed()
+        }
+    }
+
+    @usableFromInline @inline(never)
+    func releaseBypassed() { currentWriter().bypassed.add(UInt64.max) }
+
+    /// Sessions that pass uninspected now, over all living processes; raises the peak.
+    @discardableResult
+    func observeBypassed() -> Int {
+        var sum: UInt64 = 0
+        forEachSlot { slot in
+            guard balance(slot).account.phase == Account.live else { return }
+            forEachWriter(of: slot) { sum &+= $0.bypassed.load() }
+        }
+        let gauge = max(0, Int(Int64(bitPattern: sum)))
+        bypassPeak.raise(to: UInt64(gauge))
+        return gauge
+    }
+}
+
+// MARK: - Settings
+
+extension Segment {
+    /// A pool by its number, 0 to 15.
+    public func pool(_ index: Int) throws(SegmentError) -> Pool {
+        guard (0..<Limits.pools).contains(index) else {
+            throw .range(what: "pool", found: index, allowed: 0...(Limits.pools - 1))
+        }
+        return Pool(engine: engines[index])
+    }
+}
+
+extension Pool {
+    /// How many licensed sessions may be in use.
+    public var cap: Int { engine.cap }
+
+    /// Changes the cap at once. Sessions in progress go on; a cap below use admits nobody until use has fallen under it.
+    ///
+    /// - Parameter cap: sessions, 0 to `Limits.cap`.
+    public func setCap(_ cap: Int) throws(SegmentError) {
+        guard (0...Limits.cap).contains(cap) else {
+            throw .range(what: "cap", found: cap, allowed: 0...Limits.cap)
+        }
+        guard engine.isAttached else { throw .detached }
+        engine.setCap(cap)
+    }
+
+    /// The verdict of new sessions when no licensed one is left; a change holds for the next session.
+    public var policy: OverLimitPolicy {
+        get { OverLimitPolicy(rawValue: engine.policy.load()) ?? .bypass }
+        nonmutating set { engine.policy.store(newValue.rawValue) }
+    }
+}

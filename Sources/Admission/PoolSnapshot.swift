@@ -1,0 +1,177 @@
+// What a pool looks like from outside.
+
+import CAdmission
+
+/// A pool's figures of about one moment.
+public struct PoolSnapshot: Equatable, Sendable {
+    /// Licensed sessions that may be in use.
+    public let cap: Int
+    /// Licensed sessions in use.
+    public let inUse: Int
+    /// In nobody's hands. Negative: a debt after the cap was lowered below use.
+    public let free: Int
+    /// Held in advance by writers.
+    public let spare: Int
+    /// Sessions that pass uninspected now, and the most that were seen at once.
+    public let bypassed: Int
+    public let bypassedPeak: Int
+    /// Of the processes attached now: sessions started on fast paths, and admissions over the limit.
+    public let fastAdmissions: UInt64
+    public let refused: UInt64
+    /// Processes attached, writers that may hold spare sessions, and how often those were collected.
+    public let processes: Int
+    public let looseWriters: Int
+    public let collects: UInt64
+    public let policy: OverLimitPolicy
+    /// The law of conservation: free + granted == cap. Nil: the pool changed all the time while it was looked at.
+    public let conservation: Conservation?
+}
+
+/// What the pool has, what all writers and balances hold, and what they must add up to.
+public struct Conservation: Equatable, Sendable {
+    public let free: Int
+    public let granted: Int
+    public let cap: Int
+    public var holds: Bool { free + granted == cap }
+}
+
+/// One writer's figures.
+public struct WriterStatistics: Equatable, Sendable {
+    public enum Kind: Equatable, Sendable {
+        case shard(cpu: Int)
+        case lockedShard
+        case lane(Int)
+    }
+
+    /// Process slot and identity.
+    public let slot: Int
+    public let processID: Int
+    public let kind: Kind
+    /// Sessions counted by the writer itself; negative where sessions end on another CPU than they began.
+    public let held: Int
+    public let spare: Int
+    public let fastAdmissions: UInt64
+    public let refused: UInt64
+    public let bypassed: Int
+}
+
+extension PoolEngine {
+    /// Free and granted credit of one moment: no operation was published while they were added up. Nil after `attempts` in vain.
+    func conservation(attempts: Int) -> Conservation? {
+        for _ in 0..<attempts {
+            let word = begin()
+            var granted = 0
+            forEachSlot { slot in
+                granted += balance(slot).account.credit
+                forEachWriter(of: slot) { granted += $0.account.credit }
+            }
+            let cap = self.cap
+            if loadPool().high == word.high { return Conservation(free: word.free, granted: granted, cap: cap) }
+        }
+        return nil
+    }
+
+    func snapshot(attempts: Int) -> PoolSnapshot {
+        let conservation = conservation(attempts: attempts)
+        let word = begin()
+        var spare = 0
+        var granted = 0
+        var admissions: UInt64 = 0
+        var refused: UInt64 = 0
+        var processes = 0
+        forEachSlot { slot in
+            let balance = balance(slot).account
+            guard balance.phase == Account.live else { return }
+            processes += 1
+            granted += balance.credit
+            forEachWriter(of: slot) { writer in
+                let account = writer.account
+                granted += account.credit
+                if account.phase != Phase.tight { spare += max(0, writer.spare(account)) }
+                admissions &+= writer.admitted.load()
+                refused &+= writer.refused.load()
+            }
+        }
+        let bypassed = observeBypassed()
+        return PoolSnapshot(
+            cap: cap, inUse: max(0, granted - spare), free: word.free, spare: spare, bypassed: bypassed,
+            bypassedPeak: Int(bypassPeak.load()), fastAdmissions: admissions, refused: refused, processes: processes,
+            looseWriters: word.loose, collects: collects.load(),
+            policy: OverLimitPolicy(rawValue: policy.load()) ?? .bypass, conservation: conservation)
+    }
+}
+
+extension Pool {
+    /// The pool's figures. `inUse` is exact while nothing runs; under load it is of about now.
+    public func snapshot() -> PoolSnapshot { engine.snapshot(attempts: 100) }
+
+    /// Adds up what everybody holds. Nil: the pool changed all the time while it was looked at, `attempts` times.
+    public func conservation(attempts: Int = 1000) -> Conservation? {
+        engine.conservation(attempts: attempts)
+    }
+
+    /// Each writer that living processes have used.
+    public func writers() -> [WriterStatistics] {
+        var all: [WriterStatistics] = []
+        let engine = self.engine
+        engine.forEachSlot { slot in
+            guard engine.balance(slot).account.phase == Account.live else { return }
+            let process = Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load())
+            engine.forEachWriter(of: slot) { writer in
+                let index = writer.target & 1023
+                let kind: WriterStatistics.Kind =
+                    index < PoolEngine.lockedIndex
+                    ? .shard(cpu: index)
+                    : index == PoolEngine.lockedIndex ? .lockedShard : .lane(index - PoolEngine.firstLaneIndex)
+                let account = writer.account
+                let releases = writer.released.load()
+                let admissions = writer.admitted.load()
+                all.append(
+                    WriterStatistics(
+                        slot: slot, processID: process, kind: kind, held: Int(Int64(bitPattern: admissions &- releases)),
+                        spare: account.phase == Phase.tight
+                            ? 0 : max(0, account.spare(admitted: admissions, released: releases)),
+                        fastAdmissions: admissions, refused: writer.refused.load(),
+                        bypassed: Int(Int64(bitPattern: writer.bypassed.load()))))
+            }
+        }
+        return all
+    }
+}
+
+/// A process that is attached, or that died and has not been reaped.
+public struct AttachedProcess: Equatable, Sendable {
+    public let slot: Int
+    public let processID: Int
+    /// Clock ticks since boot (field 22 of /proc/PID/stat).
+    public let startTime: UInt64
+    public let isAlive: Bool
+    /// Bytes that it has reported, client to server and server to client.
+    public let received: UInt64
+    public let sent: UInt64
+}
+
+extension Segment {
+    /// Processes that hold a slot.
+    public func processes() -> [AttachedProcess] {
+        var all: [AttachedProcess] = []
+        let engine = engine(0)
+        engine.forEachSlot { slot in
+            guard engine.balance(slot).account.phase == Account.live else { return }
+            func word(_ offset: Int) -> UInt64 { engine.processWord(slot, offset).load() }
+            all.append(
+                AttachedProcess(
+                    slot: slot, processID: Int(truncatingIfNeeded: word(Layout.processIdentity)),
+                    startTime: word(Layout.processStart), isAlive: slot == self.slot || isLocked(slot),
+                    received: word(Layout.processReceived), sent: word(Layout.processSent)))
+        }
+        return all
+    }
+
+    /// Adds to this process' byte counters: client to server, server to client.
+    public func report(received: UInt64, sent: UInt64) {
+        guard isAttached else { return }
+        engine(0).processWord(slot, Layout.processReceived).add(received)
+        engine(0).processWord(slot, Layout.processSent).add(sent)
+    }
+}

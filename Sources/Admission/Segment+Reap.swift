@@ -1,0 +1,84 @@
+// The life of a process slot, and how what a dead process held comes back.
+//
+// A slot's byte in the file is locked by an open file description that lives as long as the process' mapping. When it is not
+// locked, the process is dead: it will execute nothing more on this memory (a zombie has no memory). Its writers are folded
+// into its balance one by one, and the balance goes back to the pool in one transaction: exactly once, whoever reaps, however
+// many do it at the same time, and if a reaper dies halfway. All of this is lock-free.
+//
+// A reaper reads the incarnation first, then tests the lock, then works only while the slot is live in that incarnation,
+// looking again in each transaction: one that was stopped for a while cannot touch the slot's next holder.
+
+import CAdmission
+
+extension PoolEngine {
+    /// Gives back what a dead incarnation of a slot held.
+    func reap(slot: Int, incarnation: UInt32) {
+        func isCurrent() -> Bool {
+            let account = balance(slot).account
+            return account.phase == Account.live && account.bound == incarnation
+        }
+        guard isCurrent() else { return }
+        forEachWriter(of: slot) { writer in
+            while true {
+                let word = begin()
+                guard isCurrent() else { return }
+                let account = writer.account
+                if account.phase == Phase.tight && account.credit == 0 { return }
+                let loose = account.phase == Phase.tight ? 0 : -1
+                if transact(word, loose: loose, .foldDead, target: writer.target, amount: account.credit) { return }
+            }
+        }
+        while true {
+            let word = begin()
+            guard isCurrent() else { return }
+            let target = slot << 10 | Self.balanceIndex
+            if transact(word, free: balance(slot).account.credit, .free, target: target, amount: 0) { return }
+        }
+    }
+
+    /// Takes this process' slot into use: its balance is free, and its lock is held by us.
+    func enter(incarnation: UInt32) {
+        forEachWriter(of: slot) { writer in
+            for word in [
+                writer.admitted, writer.released, writer.bypassed, writer.bypassedPeak, writer.refused, writer.cursor,
+            ] {
+                word.store(0)
+            }
+            rewrite(writer.pair, bound: 0)
+        }
+        rewrite(balance(slot), bound: incarnation)
+        let target = slot << 10 | Self.balanceIndex
+        while !transact(begin(), .live, target: target, amount: 0) {}
+    }
+
+    /// Sets a closed account's bound. The sequence stays: an operation that was applied to it stays applied.
+    private func rewrite(_ pair: Pair, bound: UInt32) {
+        while true {
+            let old = pair.account
+            let new = Account(bound: bound, phase: 0, credit: 0, sequence: old.sequence)
+            if pair.compareAndSwap((old.low, old.high), (new.low, new.high)) { return }
+        }
+    }
+}
+
+extension Segment {
+    /// Gives back what dead processes held, and finishes what a dead process left half done. Call it often (fpxd: each 50 ms).
+    ///
+    /// - Returns: how many processes were found dead.
+    @discardableResult
+    public func reap() -> Int {
+        guard isAttached else { return 0 }
+        var dead = 0
+        engine(0).forEachSlot { slot in
+            let incarnations = (0..<Limits.pools).map { engine($0).balance(slot).account }
+            guard incarnations.contains(where: { $0.phase == Account.live }), !isLocked(slot) else { return }
+            for pool in 0..<Limits.pools where incarnations[pool].phase == Account.live {
+                engine(pool).reap(slot: slot, incarnation: incarnations[pool].bound)
+            }
+            dead += 1
+        }
+        if dead > 0 { finishForeignReleases() }
+        for pool in 0..<Limits.pools { engine(pool).settleDebt() }
+        return dead
+    }
+}

@@ -1,0 +1,265 @@
+// Segment: one process' attachment to the shared counters of a host.
+
+import CAdmission
+
+/// How claims and collectors meet in a segment; decided when it is made, so that all who attach do the same.
+public enum FenceMode: UInt64, Sendable {
+    /// Plain stores on the fast path; who collects fences all processes by membarrier.
+    case membarrier = 1
+    /// Locked stores on the fast path: for kernels and sandboxes that refuse membarrier, and for CPUs other than x86-64.
+    case locked = 2
+
+    /// What this machine can do.
+    public static var best: FenceMode { FPX_PLAIN_FAST_PATH == 1 && fpx_fence_register() == 0 ? .membarrier : .locked }
+}
+
+/// An attachment of this process to a segment: a file in shared memory with the counters of up to 16 pools.
+///
+/// All methods may be called from any thread. The memory stays mapped for the life of the process, so that pools, lanes and
+/// sessions are safe to use (and do nothing) after `detach` and in a forked child.
+@safe
+public final class Segment: Sendable {
+    public let path: String
+    /// CPUs that have shards.
+    public let cpus: Int
+    public let fenceMode: FenceMode
+    /// This process' slot, 0 to 63.
+    public let slot: Int
+    /// Number of this attachment, counted over all there ever were.
+    public let incarnation: UInt32
+
+    nonisolated(unsafe) let base: UnsafeMutableRawPointer
+    /// An open file description that holds no lock: to see those of others.
+    let probe: Int32
+    let engines: [PoolEngine]
+    /// Lanes in use, one word for each pool.
+    nonisolated(unsafe) let openLanes: UnsafeMutableRawPointer
+
+    private init(
+        path: String, mapping: Mapping, base: UnsafeMutableRawPointer, slot: Int, incarnation: UInt32
+    ) {
+        self.path = path
+        cpus = mapping.cpus
+        fenceMode = mapping.fenceMode
+        probe = mapping.probe
+        self.slot = slot
+        self.incarnation = incarnation
+        unsafe self.base = base
+        engines = (0..<Limits.pools).map { pool in
+            unsafe PoolEngine(
+                base: base, cpus: mapping.cpus, pool: pool, slot: slot, plain: mapping.fenceMode == .membarrier)
+        }
+        let bytes = Limits.pools * 8
+        unsafe openLanes = .allocate(byteCount: bytes, alignment: 8)
+        unsafe openLanes.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+    }
+
+    // What engines point to and the lane words are never freed: sessions may outlive the attachment.
+}
+
+// MARK: - Create
+
+extension Segment {
+    private static let lockBase: Int64 = 1 << 40
+
+    /// Bytes of a segment's file. It is sparse: what nobody uses takes no memory.
+    public static func byteCount(cpus: Int) -> Int { Layout.size(cpus: cpus) }
+
+    /// Makes the file of a segment with all caps 0. It appears under its name complete or not at all.
+    ///
+    /// A segment is never resized in place. One of another version or size can be replaced while no process is attached.
+    ///
+    /// - Parameters:
+    ///   - path: a new file, on a file system in memory (/dev/shm).
+    ///   - cpus: CPUs that get shards, 1 to `Limits.cpus`; nil: all the host may ever have.
+    ///   - mode: permission bits of the file.
+    ///   - replacing: whether a file of that name that no process uses may be replaced.
+    public static func create(
+        path: String, cpus: Int? = nil, fenceMode: FenceMode = .best, mode: UInt32 = 0o660, replacing: Bool = false
+    ) throws(SegmentError) {
+        let cpus = cpus ?? min(max(Int(fpx_configured_cpus()), 1), Limits.cpus)
+        guard (1...Limits.cpus).contains(cpus) else {
+            throw .range(what: "CPUs of a segment", found: cpus, allowed: 1...Limits.cpus)
+        }
+        if replacing {
+            let users = try attachedProcesses(path: path)
+            if users > 0 { throw .inUse(path: path, processes: users) }
+        }
+        let temporary = "\(path).new.\(fpx_process_id())"
+        var descriptor: Int32 = -1
+        unsafe fpx_file_remove(temporary)
+        try check(unsafe fpx_file_open(temporary, true, mode, &descriptor), "open", temporary)
+        defer {
+            fpx_file_close(descriptor)
+            unsafe fpx_file_remove(temporary)
+        }
+        let size = Layout.size(cpus: cpus)
+        try check(fpx_file_set_size(descriptor, Int64(size)), "ftruncate", temporary)
+        var memory: UnsafeMutableRawPointer?
+        try check(unsafe fpx_map(descriptor, size, &memory), "mmap", temporary)
+        guard let memory = unsafe memory else { throw .detached }
+        defer { unsafe fpx_unmap(memory, size) }
+        for (offset, value) in [
+            (Layout.headerVersion, Layout.version), (Layout.headerSize, UInt64(size)), (Layout.headerCPUs, UInt64(cpus)),
+            (Layout.headerPools, UInt64(Limits.pools)), (Layout.headerFence, fenceMode.rawValue),
+            (Layout.headerMagic, Layout.magic),
+        ] {
+            unsafe Word(memory, at: offset).store(value)
+        }
+        let error = unsafe fpx_file_publish(temporary, path, replacing)
+        if error == EEXIST { throw .exists(path: path) }
+        try check(error, "link", path)
+    }
+
+    /// How many process slots of the segment in `path` are locked by a living process; 0 if there is no such file.
+    public static func attachedProcesses(path: String) throws(SegmentError) -> Int {
+        var descriptor: Int32 = -1
+        let error = unsafe fpx_file_open(path, false, 0, &descriptor)
+        if error == ENOENT { return 0 }
+        try check(error, "open", path)
+        defer { fpx_file_close(descriptor) }
+        return (0..<Limits.processes).count { fpx_file_byte_is_locked(descriptor, lockBase + Int64($0)) }
+    }
+
+    private static func check(_ code: Int32, _ call: String, _ path: String) throws(SegmentError) {
+        if code != 0 { throw .system(call: call, path: path, code: code) }
+    }
+}
+
+// MARK: - Attach and detach
+
+extension Segment {
+    /// What is known of a segment before a slot in it is taken.
+    private struct Mapping {
+        let cpus: Int
+        let fenceMode: FenceMode
+        let size: Int
+        let probe: Int32
+    }
+
+    /// Attaches this process. Do it after fork; a child does not inherit an attachment.
+    public static func attach(path: String) throws(SegmentError) -> Segment {
+        var descriptor: Int32 = -1
+        try check(unsafe fpx_file_open(path, false, 0, &descriptor), "open", path)
+        // The mapping keeps the open file description, and with it the lock, alive.
+        defer { fpx_file_close(descriptor) }
+        var size: Int64 = 0
+        var regular = false
+        try check(unsafe fpx_file_size(descriptor, &size, &regular), "fstat", path)
+        guard regular, size >= Int64(Layout.size(cpus: 1)) else {
+            throw .format(path: path, field: "size", found: UInt64(size), expected: UInt64(Layout.size(cpus: 1)))
+        }
+        var memory: UnsafeMutableRawPointer?
+        try check(unsafe fpx_map(descriptor, Int(size), &memory), "mmap", path)
+        guard let memory = unsafe memory else { throw .detached }
+        var probe: Int32 = -1
+        do throws(SegmentError) {
+            let (cpus, fenceMode) = unsafe try validate(memory, path: path, size: UInt64(size))
+            try check(unsafe fpx_file_reopen(descriptor, &probe), "open", path)
+            let mapping = Mapping(cpus: cpus, fenceMode: fenceMode, size: Int(size), probe: probe)
+            guard let slot = lockSlot(descriptor) else {
+                throw SegmentError.exhausted(what: "process slots", limit: Limits.processes)
+            }
+            guard unsafe fpx_fork_guard(memory, Int(size)) else {
+                throw SegmentError.exhausted(what: "attachments of this process", limit: 256)
+            }
+            return unsafe enter(path: path, mapping: mapping, memory: memory, slot: slot)
+        } catch {
+            if probe >= 0 { fpx_file_close(probe) }
+            unsafe fpx_unmap(memory, Int(size))
+            throw error
+        }
+    }
+
+    private static func validate(
+        _ memory: UnsafeMutableRawPointer, path: String, size: UInt64
+    ) throws(SegmentError) -> (cpus: Int, fenceMode: FenceMode) {
+        func expect(_ field: String, _ offset: Int, _ expected: UInt64) throws(SegmentError) {
+            let found = unsafe Word(memory, at: offset).load()
+            if found != expected { throw .format(path: path, field: field, found: found, expected: expected) }
+        }
+        try expect("magic", Layout.headerMagic, Layout.magic)
+        try expect("version", Layout.headerVersion, Layout.version)
+        try expect("size", Layout.headerSize, size)
+        try expect("pools", Layout.headerPools, UInt64(Limits.pools))
+        let cpus = unsafe Word(memory, at: Layout.headerCPUs).load()
+        guard (1...UInt64(Limits.cpus)).contains(cpus) else {
+            throw .format(path: path, field: "CPUs", found: cpus, expected: UInt64(Limits.cpus))
+        }
+        let expectedSize = UInt64(Layout.size(cpus: Int(cpus)))
+        if expectedSize != size { throw .format(path: path, field: "size", found: size, expected: expectedSize) }
+        for pool in 0..<Limits.pools {
+            let engine = unsafe PoolEngine(base: memory, cpus: Int(cpus), pool: pool, slot: 0, plain: false)
+            defer { engine.discard() }
+            let cap = engine.cap, free = engine.loadPool().free
+            guard (0...Limits.cap).contains(cap) else {
+                throw .format(
+                    path: path, field: "cap of pool \(pool)", found: UInt64(bitPattern: Int64(cap)),
+                    expected: UInt64(Limits.cap))
+            }
+            guard free <= cap else {
+                throw .format(
+                    path: path, field: "free sessions of pool \(pool)", found: UInt64(bitPattern: Int64(free)),
+                    expected: UInt64(cap))
+            }
+        }
+        let fence = unsafe Word(memory, at: Layout.headerFence).load()
+        guard let fenceMode = FenceMode(rawValue: fence) else {
+            throw .format(path: path, field: "fence mode", found: fence, expected: FenceMode.membarrier.rawValue)
+        }
+        if fenceMode == .membarrier {
+            let code = FPX_PLAIN_FAST_PATH == 1 ? fpx_fence_register() : ENOSYS
+            if code != 0 { throw .fenceUnavailable(path: path, code: code) }
+        }
+        return (Int(cpus), fenceMode)
+    }
+
+    private static func lockSlot(_ descriptor: Int32) -> Int? {
+        (0..<Limits.processes).first { fpx_file_lock_byte(descriptor, lockBase + Int64($0)) == 0 }
+    }
+
+    /// Enters the slot whose lock this process holds: nobody else changes it, except for reapers of its last holder.
+    private static func enter(
+        path: String, mapping: Mapping, memory: UnsafeMutableRawPointer, slot: Int
+    ) -> Segment {
+        unsafe Word(memory, at: Layout.headerSlots).insert(bits: 1 << UInt64(slot))
+        let incarnation = UInt32(truncatingIfNeeded: unsafe Word(memory, at: Layout.headerIncarnation).add(1) &+ 1)
+        let segment = unsafe Segment(
+            path: path, mapping: mapping, base: memory, slot: slot, incarnation: incarnation)
+        for pool in 0..<Limits.pools {
+            let engine = segment.engine(pool)
+            engine.reap(slot: slot, incarnation: engine.balance(slot).account.bound)
+        }
+        let identity = segment.engine(0)
+        identity.processWord(slot, Layout.processIdentity).store(UInt64(fpx_process_id()))
+        identity.processWord(slot, Layout.processStart).store(fpx_process_start(fpx_process_id()))
+        identity.processWord(slot, Layout.processReceived).store(0)
+        identity.processWord(slot, Layout.processSent).store(0)
+        segment.resetHandles()
+        for pool in 0..<Limits.pools { segment.engine(pool).enter(incarnation: incarnation) }
+        return segment
+    }
+
+    /// Whether this process is attached: false in a forked child and after `detach`.
+    public var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
+
+    /// Gives back all sessions of this process, and its slot. What still refers to the segment does nothing from now on.
+    public func detach() {
+        guard isAttached else { return }
+        for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }
+        unsafe _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
+        fpx_file_close(probe)
+    }
+
+    func engine(_ pool: Int) -> PoolEngine { engines[pool] }
+
+    /// Whether a living process holds a slot.
+    func isLocked(_ slot: Int) -> Bool { fpx_file_byte_is_locked(probe, Self.lockBase + Int64(slot)) }
+}
+
+extension Segment {
+    /// The shards of one CPU: whole pages, for placing them on a memory node.
+    package func shardRegion(cpu: Int) -> UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(start: base + Layout.shards + cpu * Layout.cpuStride, count: Layout.cpuStride)
+    }
+}

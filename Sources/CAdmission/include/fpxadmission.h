@@ -1,0 +1,177 @@
+/* fpxadmission.h - the C face of fpx: exact session admission shared by all processes of a host.
+ *
+ * A segment is a file in shared memory, made by fpxd, that holds up to 16 pools, one for each licence type. Each pool has a
+ * cap: how many licensed sessions may be in use at once, over all processes that attach. Ask for a verdict when a session
+ * starts, give it back when the session ends:
+ *
+ *     fpx_segment *segment; fpx_lane *lane;
+ *     if (fpx_attach("/dev/shm/fpx/segment", &segment) != FPX_OK) fprintf(stderr, "%s\n", fpx_last_error());
+ *     fpx_lane_open(segment, 0, &lane);                       // one lane for each event loop (thread)
+ *     fpx_verdict verdict = fpx_lane_admit(lane);             // a few plain instructions, inlined
+ *     ...                                                     // the session's life
+ *     fpx_lane_release(lane, verdict);
+ *
+ * Threads. fpx_lane_* belong to one thread at a time and are not async-signal-safe. Everything else may be called from
+ * any thread at the same time. Nothing here takes a lock, starts a thread or allocates after attach / lane_open; a thread
+ * that is stopped anywhere never holds up another one.
+ *
+ * Processes. Attach in the process that does the work: after fork, not before. A child does not inherit an attachment: what
+ * it calls with the parent's returns FPX_E_DETACHED or FPX_BLOCK / FPX_BYPASS by the policy `on_detached`, and touches
+ * nothing. A process that dies, however, gives back all it held as soon as any other process reaps (fpxd does, each 50 ms).
+ * fpxd may stop, die or restart at any time: admissions go on.
+ *
+ * Errors. Functions that return int give FPX_OK (0) or a negative FPX_E_*; fpx_last_error() then says, for this thread,
+ * what was found and what was expected. */
+#ifndef FPXADMISSION_H
+#define FPXADMISSION_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FPX_POOLS_MAX 16
+
+enum {
+    FPX_OK = 0,
+    FPX_E_SYSTEM = -1,    /* a system call failed: fpx_last_error() names it and its errno */
+    FPX_E_FORMAT = -2,    /* not a segment, another version, another size, or damaged */
+    FPX_E_ARGUMENT = -3,  /* a null pointer or a number out of range */
+    FPX_E_LIMIT = -4,     /* no process slot, lane or session handle is left */
+    FPX_E_HANDLE = -5,    /* a handle that is not in use: released twice, foreign, or of a dead process */
+    FPX_E_DETACHED = -6,  /* this process is not attached (a forked child, or after fpx_detach) */
+    FPX_E_PLATFORM = -7   /* the kernel refuses what the segment's fences need (membarrier) */
+};
+
+/* What to do with a new session. */
+typedef enum fpx_verdict {
+    FPX_INSPECT = 0, /* licensed and counted */
+    FPX_BYPASS = 1,  /* over the limit: pass it uninspected (counted in the bypass gauge) */
+    FPX_BLOCK = 2    /* over the limit: refuse it (nothing to release) */
+} fpx_verdict;
+
+typedef struct fpx_segment fpx_segment;
+
+/* One session that any thread of any attached process may release, exactly once; 0 is no session. */
+typedef uint64_t fpx_session;
+
+/* A writer's record in the segment. Read it through the functions below; it stands here so that they can be inlined. */
+typedef struct fpx_writer {
+    uint64_t admitted; /* sessions ever started by stores of this writer */
+    uint64_t released; /* sessions ever ended by stores of this writer */
+    uint64_t gate;     /* bound : 32 | sequence : 29 | phase : 3 */
+    uint64_t credit;   /* sequence : 32 | credit : 32 */
+    uint64_t bypassed; /* gauge: sessions that pass uninspected now */
+    uint64_t bypassed_peak;
+    uint64_t refused;  /* admissions over the limit (a statistic: racy between threads of one CPU) */
+    uint64_t cursor;   /* where to look for a free session handle */
+    uint64_t reserved[8];
+} fpx_writer;
+
+typedef struct fpx_lane {
+    fpx_writer *writer;
+    fpx_segment *segment;
+    uint32_t pool;
+    uint32_t index;
+} fpx_lane;
+
+typedef struct fpx_pool_stats {
+    int64_t cap;            /* licensed sessions that may be in use */
+    int64_t in_use;         /* licensed sessions in use: exact while nothing runs, else of about now */
+    int64_t free_sessions;  /* in nobody's hands; negative: a debt after the cap was lowered below use */
+    int64_t bypassed;       /* sessions that pass uninspected now */
+    int64_t bypassed_peak;
+    uint64_t admitted;      /* sessions ever started through fast paths of the processes attached now */
+    uint64_t refused;       /* admissions over the limit of the processes attached now */
+    uint32_t processes;     /* attached now */
+    fpx_verdict over_limit; /* FPX_BYPASS or FPX_BLOCK */
+} fpx_pool_stats;
+
+/* Attaches this process to the segment in `path`. Takes a process slot (64 in all) and some microseconds. */
+int fpx_attach(const char *path, fpx_segment **segment);
+/* Gives back all sessions of this process and its slot. Handles, lanes and the segment pointer stay safe to pass: every
+ * later call answers FPX_E_DETACHED. */
+int fpx_detach(fpx_segment *segment);
+/* Whether this process is attached: false in a forked child. */
+bool fpx_is_attached(const fpx_segment *segment);
+
+/* Opens a lane (16 for each process) of a pool for the calling thread; a closed lane may be opened again by another. */
+int fpx_lane_open(fpx_segment *segment, uint32_t pool, fpx_lane **lane);
+/* Closes it: sessions that it admitted stay counted until they are released by other means or the process ends. */
+int fpx_lane_close(fpx_lane *lane);
+/* The ways out of the fast paths below. `stored`: the fast path has counted already and found the gate changed. */
+fpx_verdict fpx_lane_admit_slow(fpx_lane *lane, bool stored);
+void fpx_lane_release_slow(fpx_lane *lane, bool stored);
+void fpx_lane_release_bypassed(fpx_lane *lane);
+
+/* Any thread, no lane: the shard of the CPU it runs on. Release with the verdict that was given. */
+fpx_verdict fpx_pool_admit(fpx_segment *segment, uint32_t pool);
+int fpx_pool_release(fpx_segment *segment, uint32_t pool, fpx_verdict verdict);
+
+/* The same with a handle (65,536 at once for each process) whose release is checked: a second or foreign release is
+ * FPX_E_HANDLE and changes nothing. `session` is 0 for FPX_BLOCK. Two atomic instructions dearer. */
+int fpx_admit(fpx_segment *segment, uint32_t pool, fpx_session *session, fpx_verdict *verdict);
+int fpx_release(fpx_segment *segment, fpx_session session);
+
+/* Adds to this process' byte counters (bandwidth metering): client to server, server to client. */
+int fpx_report_bytes(fpx_segment *segment, uint64_t received, uint64_t sent);
+
+/* Reads a pool's figures; gives back what dead processes held. */
+int fpx_stats(fpx_segment *segment, uint32_t pool, fpx_pool_stats *stats);
+int fpx_reap(fpx_segment *segment);
+
+/* The last error of this thread as text; valid until its next failing call. */
+const char *fpx_last_error(void);
+
+/* ---- The lane's fast path. ------------------------------------------------------------------------------------------
+ * The gate is read, the claim is stored, and the gate is read again. There is no fence between store and second load: who
+ * wants to take a lane's spare sessions changes the gate first and then makes every running thread of all processes pass a
+ * full barrier (membarrier). After it either the claim is visible to the taker or the second load sees the changed gate. */
+#define FPX_GATE_OPEN 1u                /* phase bit: open to plain stores */
+#define FPX_GATE_BIAS ((int32_t)1 << 30) /* an open gate stands this far above the bound: one comparison tests both */
+
+#define FPX_LOAD(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
+#define FPX_STORE(word, value) __atomic_store_n(&(word), (value), __ATOMIC_RELAXED)
+#define FPX_COMPILER_BARRIER() __asm__ __volatile__("" ::: "memory")
+#define FPX_LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define FPX_INLINE static inline __attribute__((always_inline))
+
+typedef enum fpx_step { FPX_STEP_DONE = 0, FPX_STEP_CLOSED = 1, FPX_STEP_CHANGED = 2 } fpx_step;
+
+FPX_INLINE fpx_step fpx_writer_admit(fpx_writer *writer) {
+    uint64_t gate = FPX_LOAD(writer->gate), admitted = FPX_LOAD(writer->admitted);
+    int32_t room = (int32_t)((uint32_t)(gate >> 32) - (uint32_t)admitted + (uint32_t)FPX_LOAD(writer->released));
+    if (!FPX_LIKELY(room > FPX_GATE_BIAS)) return FPX_STEP_CLOSED;
+    FPX_STORE(writer->admitted, admitted + 1);
+    FPX_COMPILER_BARRIER();
+    return FPX_LIKELY(FPX_LOAD(writer->gate) == gate) ? FPX_STEP_DONE : FPX_STEP_CHANGED;
+}
+
+FPX_INLINE fpx_step fpx_writer_release(fpx_writer *writer) {
+    uint64_t gate = FPX_LOAD(writer->gate);
+    if (!FPX_LIKELY(gate & FPX_GATE_OPEN)) return FPX_STEP_CLOSED;
+    FPX_STORE(writer->released, FPX_LOAD(writer->released) + 1);
+    FPX_COMPILER_BARRIER();
+    return FPX_LIKELY(FPX_LOAD(writer->gate) == gate) ? FPX_STEP_DONE : FPX_STEP_CHANGED;
+}
+
+/* One session more or less of the lane's owner. */
+FPX_INLINE fpx_verdict fpx_lane_admit(fpx_lane *lane) {
+    fpx_step step = fpx_writer_admit(lane->writer);
+    return FPX_LIKELY(step == FPX_STEP_DONE) ? FPX_INSPECT : fpx_lane_admit_slow(lane, step == FPX_STEP_CHANGED);
+}
+
+FPX_INLINE void fpx_lane_release(fpx_lane *lane, fpx_verdict verdict) {
+    if (FPX_LIKELY(verdict == FPX_INSPECT)) {
+        fpx_step step = fpx_writer_release(lane->writer);
+        if (!FPX_LIKELY(step == FPX_STEP_DONE)) fpx_lane_release_slow(lane, step == FPX_STEP_CHANGED);
+    } else if (verdict == FPX_BYPASS) {
+        fpx_lane_release_bypassed(lane);
+    }
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
