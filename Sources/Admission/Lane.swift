@@ -8,9 +8,9 @@ public import CAdmission
 /// thread may open it again; its sessions stay counted until they end.
 @safe
 public struct Lane: ~Copyable, @unchecked Sendable {
-    @usableFromInline let writer: UnsafeMutablePointer<fpx_writer>
+    @usableFromInline package let writer: UnsafeMutablePointer<fpx_writer>
     @usableFromInline let engine: PoolEngine
-    private let index: Int
+    package let index: Int
     private let openLanes: Word
 
     fileprivate init(

@@ -144,8 +144,6 @@ package enum Operation: UInt8 {
     case withdraw
     /// C -= n at the writer, C += n at its process' balance.
     case fold
-    /// The same for a writer of a dead process: its gate closes.
-    case foldDead
     /// The balance of a dead process has been given back: C = 0, free.
     case free
     /// The balance belongs to a living process.

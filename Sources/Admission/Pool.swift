@@ -66,7 +66,7 @@ public struct Pool: @unchecked Sendable {
 
 extension PoolEngine {
     @inlinable @inline(__always)
-    func admit() -> Verdict {
+    package func admit() -> Verdict {
         var writer: UnsafeMutablePointer<fpx_writer>?
         let step = unsafe fpx_shard_admit(shards, rseqCPUs, &writer)
         if step == FPX_STEP_DONE { return .inspect }
@@ -74,7 +74,7 @@ extension PoolEngine {
     }
 
     @inlinable @inline(__always)
-    func release(_ verdict: Verdict) {
+    package func release(_ verdict: Verdict) {
         if verdict == .inspect {
             var writer: UnsafeMutablePointer<fpx_writer>?
             let step = unsafe fpx_shard_release(shards, rseqCPUs, &writer)
@@ -125,7 +125,7 @@ extension PoolEngine {
         }
     }
 
-    var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
+    package var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
 
     /// The writer for this thread now: its CPU's shard, with locked stores where restartable sequences are not to be had.
     func currentWriter() -> Writer {
@@ -156,6 +156,7 @@ extension PoolEngine {
 extension PoolEngine {
     /// The verdict for a session that no licensed one is left for.
     func overLimit(_ writer: Writer) -> Verdict {
+        markUsed(writer)
         writer.refused.store(writer.refused.load() &+ 1)
         if policy.load() == OverLimitPolicy.block.rawValue { return .block }
         bypass(writer)

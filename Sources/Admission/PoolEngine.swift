@@ -38,7 +38,7 @@
 //
 // CRASH
 // At any instruction: a published operation is applied by the next one; an unpublished one never was. A dead process' writers
-// are folded into its balance, its balance goes back in one transaction (Segment+Reap.swift).
+// are settled and folded into its balance, and that goes back in one transaction (Segment+Reap.swift).
 //
 // REFERENCES
 // P. McKenney, "Is Parallel Programming Hard", chapter Counting (limit counters); M. Desnoyers, membarrier(2), rseq(2);
@@ -272,7 +272,7 @@ extension PoolEngine {
                 apply(word, to: balance(slot))
             } else if let writer = writer(slot: slot, index: index, kind: .locked) {
                 apply(word, to: writer.pair)
-                if operation == .fold || operation == .foldDead { apply(word, to: balance(slot), atBalance: true) }
+                if operation == .fold { apply(word, to: balance(slot), atBalance: true) }
             }
         }
         done.store(word.sequence)
@@ -311,9 +311,7 @@ extension PoolEngine {
             bound &+= 1
             phase = word.operation == .open ? Phase.loose : Phase.looseLocked
         case .withdraw: bound &+= 1
-        case .fold, .foldDead:
-            credit = atBalance ? credit &+ n : credit &- n
-            if word.operation == .foldDead && !atBalance { phase = Phase.tight }
+        case .fold: credit = atBalance ? credit &+ n : credit &- n
         case .free:
             credit = 0
             phase = 0
@@ -524,8 +522,9 @@ extension PoolEngine {
             switch account.phase {
             case Phase.frozen: thaw(writer, account)
             case Phase.tight:
-                let spare = writer.spare(account)
-                if spare <= 0 { return }  // somebody has given it back, or a claim has taken it
+                // With nothing to give back somebody has done it, or a claim has taken it. The transaction is made all the same:
+                // it makes one fail that was decided before R counted this release (a claim withdrawn, or paid for).
+                let spare = max(0, writer.spare(account))
                 if transact(word, free: spare, .settle, target: writer.target, amount: spare) { return }
             default: return
             }
@@ -537,7 +536,8 @@ extension PoolEngine {
         plain && writer.kind != .locked ? Phase.loose : Phase.looseLocked
     }
 
-    private func markUsed(_ writer: Writer) {
+    /// Lets collectors, reapers and statistics know of a writer before it is used.
+    func markUsed(_ writer: Writer) {
         let index = writer.target & 1023
         let (word, bit) =
             index < Self.lockedIndex

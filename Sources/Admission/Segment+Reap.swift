@@ -23,9 +23,15 @@ extension PoolEngine {
                 let word = begin()
                 guard isCurrent() else { return }
                 let account = writer.account
-                if account.phase == Phase.tight && account.credit == 0 { return }
-                let loose = account.phase == Phase.tight ? 0 : -1
-                if transact(word, loose: loose, .foldDead, target: writer.target, amount: account.credit) { return }
+                if account.phase != Phase.tight {
+                    // Its spare sessions are nobody's, so they go back before its sessions do: no fence, its threads are gone.
+                    let spare = max(0, writer.spare(account))
+                    _ = transact(word, free: spare, loose: -1, .settle, target: writer.target, amount: spare)
+                } else if account.credit != 0 {
+                    _ = transact(word, .fold, target: writer.target, amount: account.credit)
+                } else {
+                    return
+                }
             }
         }
         while true {

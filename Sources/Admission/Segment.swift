@@ -16,7 +16,8 @@ public enum FenceMode: UInt64, Sendable {
 /// An attachment of this process to a segment: a file in shared memory with the counters of up to 16 pools.
 ///
 /// All methods may be called from any thread. The memory stays mapped for the life of the process, so that pools, lanes and
-/// sessions are safe to use (and do nothing) after `detach` and in a forked child.
+/// sessions are safe to use (and do nothing) after `detach` and in a forked child. An attachment lasts until `detach` or the
+/// end of the process.
 @safe
 public final class Segment: Sendable {
     public let path: String
@@ -54,7 +55,8 @@ public final class Segment: Sendable {
         unsafe openLanes.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
     }
 
-    // What engines point to and the lane words are never freed: sessions may outlive the attachment.
+    /// The process stays attached: its pools, lanes and sessions may outlive this object, and what they point to is never freed.
+    deinit { if isAttached { fpx_file_close(probe) } }
 }
 
 // MARK: - Create
@@ -161,7 +163,7 @@ extension Segment {
                 throw SegmentError.exhausted(what: "process slots", limit: Limits.processes)
             }
             guard unsafe fpx_fork_guard(memory, Int(size)) else {
-                throw SegmentError.exhausted(what: "attachments of this process", limit: 256)
+                throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
             }
             return unsafe enter(path: path, mapping: mapping, memory: memory, slot: slot)
         } catch {
@@ -180,13 +182,13 @@ extension Segment {
         }
         try expect("magic", Layout.headerMagic, Layout.magic)
         try expect("version", Layout.headerVersion, Layout.version)
-        try expect("size", Layout.headerSize, size)
         try expect("pools", Layout.headerPools, UInt64(Limits.pools))
         let cpus = unsafe Word(memory, at: Layout.headerCPUs).load()
         guard (1...UInt64(Limits.cpus)).contains(cpus) else {
             throw .format(path: path, field: "CPUs", found: cpus, expected: UInt64(Limits.cpus))
         }
         let expectedSize = UInt64(Layout.size(cpus: Int(cpus)))
+        try expect("size", Layout.headerSize, expectedSize)
         if expectedSize != size { throw .format(path: path, field: "size", found: size, expected: expectedSize) }
         for pool in 0..<Limits.pools {
             let engine = unsafe PoolEngine(base: memory, cpus: Int(cpus), pool: pool, slot: 0, plain: false)
@@ -247,11 +249,12 @@ extension Segment {
     public func detach() {
         guard isAttached else { return }
         for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }
-        unsafe _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
         fpx_file_close(probe)
+        unsafe fpx_fork_unguard(base)
+        unsafe _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
     }
 
-    func engine(_ pool: Int) -> PoolEngine { engines[pool] }
+    package func engine(_ pool: Int) -> PoolEngine { engines[pool] }
 
     /// Whether a living process holds a slot.
     func isLocked(_ slot: Int) -> Bool { fpx_file_byte_is_locked(probe, Self.lockBase + Int64(slot)) }

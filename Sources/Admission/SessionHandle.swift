@@ -26,7 +26,7 @@ public struct SessionHandle: RawRepresentable, Hashable, Sendable {
             | UInt64(generation)
     }
 
-    var isValid: Bool { rawValue >> 59 == 1 << 4 }
+    package var isValid: Bool { rawValue >> 59 == 1 << 4 }
     var slot: Int { Int(rawValue >> 53 & 63) }
     public var pool: Int { Int(rawValue >> 49 & 15) }
     var isBypassed: Bool { rawValue >> 48 & 1 == 1 }
@@ -55,7 +55,7 @@ extension PoolEngine {
     }
 
     /// Takes a free entry for a session that this process has admitted; nil: all are in use.
-    func makeHandle(bypassed: Bool) -> SessionHandle? {
+    package func makeHandle(bypassed: Bool) -> SessionHandle? {
         let flags = processWord(slot, Layout.processFlags)
         if flags.load() & Self.usesHandles == 0 { flags.insert(bits: Self.usesHandles) }
         let writer = currentWriter()
@@ -75,7 +75,7 @@ extension PoolEngine {
     }
 
     /// Ends the session of a handle. False: it is not in use, and nothing was changed.
-    func release(_ handle: SessionHandle) -> Bool {
+    package func release(_ handle: SessionHandle) -> Bool {
         let entry = entry(handle.entry, of: handle.slot)
         let inUse = Entry.make(handle.generation, pool, Entry.inUse)
         let own = handle.slot == slot

@@ -1,33 +1,46 @@
 #include "CAdmission.h"
 
-/* Attachments are never unmapped (detaching empties them), so the table only grows. */
-enum { GUARDS_MAX = 256 };
-static struct {
+/* What to empty in a forked child: one entry for each attachment, linked, changed under the mutex only. */
+typedef struct guard {
+    struct guard *next;
     void *address;
     size_t size;
-} guards[GUARDS_MAX];
-static unsigned int guard_count; /* atomic; an entry is filled before it is counted by the thread that reserved it */
+} guard;
+static guard *guards;
 static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t guard_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-static void forked(void) {
-    unsigned int count = __atomic_load_n(&guard_count, __ATOMIC_ACQUIRE);
-    for (unsigned int i = 0; i < count; i++) (void)fpx_map_nothing(guards[i].address, guards[i].size);
-    pthread_mutex_init(&guard_mutex, NULL); /* another thread of the parent may have held it */
+/* fork waits for the mutex, so the child finds the list whole. */
+static void before_fork(void) { pthread_mutex_lock(&guard_mutex); }
+static void after_fork(void) { pthread_mutex_unlock(&guard_mutex); }
+static void in_child(void) {
+    for (guard *each = guards; each; each = each->next) (void)fpx_map_nothing(each->address, each->size);
+    guards = NULL;
+    pthread_mutex_unlock(&guard_mutex);
 }
-static void install(void) { pthread_atfork(NULL, NULL, forked); }
+static void install(void) { pthread_atfork(before_fork, after_fork, in_child); }
 
 bool fpx_fork_guard(void *address, size_t size) {
+    guard *entry = malloc(sizeof *entry);
+    if (!entry) return false;
     pthread_once(&guard_once, install);
     pthread_mutex_lock(&guard_mutex);
-    bool room = guard_count < GUARDS_MAX;
-    if (room) {
-        guards[guard_count].address = address;
-        guards[guard_count].size = size;
-        __atomic_store_n(&guard_count, guard_count + 1, __ATOMIC_RELEASE);
+    *entry = (guard){guards, address, size};
+    guards = entry;
+    pthread_mutex_unlock(&guard_mutex);
+    return true;
+}
+
+void fpx_fork_unguard(void *address) {
+    pthread_mutex_lock(&guard_mutex);
+    for (guard **link = &guards; *link; link = &(*link)->next) {
+        guard *entry = *link;
+        if (entry->address != address) continue;
+        *link = entry->next;
+        free(entry);
+        break;
     }
     pthread_mutex_unlock(&guard_mutex);
-    return room;
 }
 
 static _Thread_local char last_error[512] = "no error";

@@ -2,9 +2,6 @@
  * calls of the segment. Header only; nothing here keeps state. */
 #ifndef FPX_PLATFORM_H
 #define FPX_PLATFORM_H
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "fpxadmission.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +15,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* GNU extensions, declared here: with _GNU_SOURCE the C library's types would differ from those that Swift imports. */
+#ifndef F_OFD_GETLK
+#define F_OFD_GETLK 36
+#define F_OFD_SETLK 37
+#endif
+extern int sched_getcpu(void);
+extern const char *strerrorname_np(int number);
 
 _Static_assert(sizeof(fpx_writer) == 128 && offsetof(fpx_writer, gate) == 16 && offsetof(fpx_writer, credit) == 24,
                "a writer is 128 bytes and its gate and credit are one aligned pair");

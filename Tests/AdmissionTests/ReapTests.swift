@@ -1,0 +1,169 @@
+import CAdmission
+import Foundation
+import Testing
+
+@testable import Admission
+
+extension Segment {
+    /// Leaves as a killed process does: the memory and with it the lock are gone, nothing is given back.
+    func abandon() { _ = fpx_map_nothing(base, Layout.size(cpus: cpus)) }
+}
+
+@Suite struct ReapTests {
+    @Test func theDeadGiveBackWhatTheyHeld() throws {
+        let file = try TemporarySegment()
+        let reaper = try Segment.attach(path: file.path)
+        let pool = try reaper.pool(0)
+        try pool.setCap(1000)
+        for round in 1...20 {
+            let victim = try Segment.attach(path: file.path)
+            let lane = try victim.openLane(pool: 0)
+            var held = Sessions()
+            for _ in 0..<(round * 17) { held.push(lane.admit()) }
+            for _ in 0..<(round * 5) { held.push(try victim.pool(0).admit()) }
+            expectConsistent(pool, inUse: round * 22)
+            #expect(reaper.reap() == 0)
+            victim.abandon()
+            #expect(reaper.reap() == 1)
+            #expect(reaper.reap() == 0)
+            expectConsistent(pool, inUse: 0)
+            #expect(pool.snapshot().free == 1000)
+            held.endAll { lane.release($0) }  // of a memory that is gone: changes nothing
+            expectConsistent(pool, inUse: 0)
+        }
+    }
+
+    @Test func attachingReapsTheLastHolderOfTheSlot() throws {
+        let file = try TemporarySegment()
+        let victim = try Segment.attach(path: file.path)
+        try victim.pool(5).setCap(10)
+        var held = Sessions()
+        for _ in 0..<10 { held.push(try victim.pool(5).admit()) }
+        victim.abandon()
+        let next = try Segment.attach(path: file.path)
+        #expect(next.slot == victim.slot)
+        expectConsistent(try next.pool(5), inUse: 0)
+        #expect(try next.pool(5).snapshot().free == 10)
+    }
+
+    /// A transaction whose publisher died before applying it is applied by the next one, exactly once: every operation.
+    @Test func publishedOperationsAreFinishedByOthers() throws {
+        for operation in [
+            Operation.adjust, .refill, .refillAndOpen, .refillAndOpenLocked, .grow, .fold,
+        ] {
+            let file = try TemporarySegment()
+            let segment = try Segment.attach(path: file.path)
+            let victim = try Segment.attach(path: file.path)
+            let pool = try segment.pool(0)
+            try pool.setCap(100)
+            let lane = try victim.openLane(pool: 0)
+            let one = lane.admit()
+            // Publish as the victim would, and die.
+            let engine = try victim.pool(0).engine
+            let word = engine.begin()
+            let opens = operation == .refillAndOpen || operation == .refillAndOpenLocked
+            let closed = PoolEngine.firstLaneIndex + 3
+            engine.processWord(victim.slot, Layout.processLanes).insert(bits: 1 << 4)
+            let takes = operation == .fold ? 0 : 7
+            let next = PoolWord(
+                free: word.free - takes, loose: word.loose + (opens ? 1 : 0), amount: 7, sequence: word.sequence + 1,
+                target: victim.slot << 10 | (operation == .fold ? PoolEngine.firstLaneIndex : closed),
+                operation: operation)
+            let pair = Pair(engine.record, at: Layout.poolWord)
+            #expect(pair.compareAndSwap((word.low, word.high), (next.low, next.high)))
+            victim.abandon()
+            #expect(pool.conservation()?.holds == true)
+            #expect(segment.reap() == 1)
+            let after = pool.snapshot()
+            #expect(after.free == 100 && after.looseWriters == 0, "\(operation) \(after)")
+            _ = one.verdict
+        }
+    }
+
+    /// A reaper that died halfway is finished by the next.
+    @Test func reapingIsRestartable() throws {
+        let file = try TemporarySegment()
+        let segment = try Segment.attach(path: file.path)
+        let victim = try Segment.attach(path: file.path)
+        let pool = try segment.pool(0)
+        try pool.setCap(300)
+        let lane = try victim.openLane(pool: 0)
+        var held = Sessions()
+        for _ in 0..<50 { held.push(lane.admit()) }
+        for _ in 0..<50 { held.push(try victim.pool(0).admit()) }
+        victim.abandon()
+        // Half of it: one writer folded into the balance.
+        let engine = pool.engine
+        let writer = try #require(
+            engine.writer(slot: victim.slot, index: PoolEngine.firstLaneIndex, kind: .lane))
+        let word = engine.begin()
+        #expect(
+            engine.transact(word, .fold, target: writer.target, amount: writer.account.credit))
+        expectConsistent(pool, inUse: pool.snapshot().inUse)
+        #expect(segment.reap() == 1)
+        #expect(pool.snapshot().free == 300)
+    }
+
+    @Test func aDebtIsSettledByTheReaper() throws {
+        // Whoever lowered the cap died before collecting: spare sessions are left beside a debt.
+        let file = try TemporarySegment()
+        let segment = try Segment.attach(path: file.path)
+        let pool = try segment.pool(0)
+        pool.policy = .block
+        try pool.setCap(1000)
+        let lane = try segment.openLane(pool: 0)
+        lane.release(lane.admit())
+        let engine = pool.engine
+        let word = engine.begin()
+        #expect(engine.transact(word, free: -999, .cap, target: 0, amount: 1))
+        #expect(pool.snapshot().free < 0)
+        segment.reap()
+        #expect(pool.snapshot().free == 1)
+        let one = lane.admit()
+        let two = lane.admit().verdict
+        #expect(one.verdict == .inspect && two == .block)
+        lane.release(one)
+    }
+
+    @Test func processesAreListed() throws {
+        let file = try TemporarySegment()
+        let segment = try Segment.attach(path: file.path)
+        let other = try Segment.attach(path: file.path)
+        segment.report(received: 100, sent: 7)
+        segment.report(received: 1, sent: 1)
+        let listed = segment.processes()
+        #expect(listed.map(\.processID) == [Int(getpid()), Int(getpid())])
+        #expect(listed.allSatisfy { $0.isAlive && $0.startTime > 0 })
+        #expect(listed[0].received == 101 && listed[0].sent == 8)
+        other.abandon()
+        #expect(segment.processes().map(\.isAlive) == [true, false])
+    }
+
+    /// A forked child finds an empty mapping: it is refused, and touches nothing of its parent's.
+    @Test func aForkedChildIsDetached() throws {
+        let file = try TemporarySegment()
+        let segment = try Segment.attach(path: file.path)
+        let pool = try segment.pool(0)
+        try pool.setCap(10)
+        let lane = try segment.openLane(pool: 0)
+        let session = lane.admit()
+        let child = testFork()
+        if child == 0 {
+            // Only what is safe after fork: the engine neither allocates nor locks.
+            let verdict = lane.admit().verdict
+            let attached = segment.isAttached
+            _exit(attached || verdict == .inspect ? 1 : 0)
+        }
+        var status: Int32 = -1
+        #expect(waitpid(child, &status, 0) == child && status == 0)
+        expectConsistent(pool, inUse: 1)
+        lane.release(session)
+        expectConsistent(pool, inUse: 0)
+    }
+}
+
+/// fork(2), which Swift does not import.
+private func testFork() -> pid_t {
+    typealias Fork = @convention(c) () -> pid_t
+    return unsafeBitCast(dlsym(nil, "fork"), to: Fork.self)()
+}
