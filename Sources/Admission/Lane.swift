@@ -33,11 +33,16 @@ public struct Lane: ~Copyable, @unchecked Sendable {
         return Session(verdict, engine)
     }
 
-    /// Ends a session of the same pool, whoever has admitted it.
+    /// Ends a session of the same pool, whoever has admitted it; of another pool, on its shard.
     @inlinable @inline(__always)
     public func release(_ session: consuming Session) {
         guard session.engine == engine else { return session.end() }
-        let verdict = session.take()
+        release(session.detach())
+    }
+
+    /// Ends a detached session of the same pool.
+    @inlinable @inline(__always)
+    public func release(_ verdict: Verdict) {
         if verdict == .inspect {
             let step = unsafe fpx_writer_release(writer)
             if step != FPX_STEP_DONE {
@@ -53,13 +58,15 @@ extension PoolEngine {
     /// The lane whose record is at `memory`.
     private func lane(_ memory: UnsafeMutablePointer<fpx_writer>) -> Writer {
         let distance = unsafe UnsafeMutableRawPointer(memory) - (base + Layout.extras + slot * Layout.extrasOfProcess)
-        let target = slot << 10 | (Self.lockedIndex + distance / (Limits.pools * Layout.writerBytes))
+        let index = Self.lockedIndex &+ Int(UInt(bitPattern: distance) / UInt(Limits.pools * Layout.writerBytes))
+        let target = slot << 10 | index
         return unsafe Writer(memory: memory, target: target, kind: .lane)
     }
 
     @usableFromInline @inline(never)
     package func admitOffFastPath(lane memory: UnsafeMutablePointer<fpx_writer>, stored: Bool) -> Verdict {
         let writer = unsafe lane(memory)
+        if !stored && isFull { return overLimit(writer) }
         if stored { return resolveAdmit(writer) ? .inspect : overLimit(writer) }
         if !plain { return admitLocked(writer) ? .inspect : overLimit(writer) }
         while true {

@@ -124,7 +124,7 @@ package struct PoolWord {
 package enum Operation: UInt8 {
     /// Nothing is pending.
     case none = 0
-    /// C += n. A tight admission (+1) or release (-1), of a writer or of a balance.
+    /// C := n. A tight admission or release.
     case adjust
     /// C += n, G += n - 1. A refill: the caller keeps one session.
     case refill

@@ -39,12 +39,13 @@ public struct Session: ~Copyable {
     @inlinable @inline(__always)
     public consuming func end() {
         let engine = self.engine
-        engine.release(take())
+        engine.release(detach())
     }
 
-    /// The verdict, without ending the session.
+    /// Takes the session out of Swift's care: it goes on, and whoever keeps the verdict gives it to a `release` of the same
+    /// pool, once and unchecked. For proxies that keep their sessions in memory of their own.
     @inlinable @inline(__always)
-    consuming func take() -> Verdict {
+    public consuming func detach() -> Verdict {
         let verdict = self.verdict
         discard self
         return verdict
@@ -62,6 +63,10 @@ public struct Pool: @unchecked Sendable {
     /// loads.
     @inlinable @inline(__always)
     public func admit() -> Session { Session(engine.admit(), engine) }
+
+    /// Ends a detached session of this pool.
+    @inlinable @inline(__always)
+    public func release(_ verdict: Verdict) { engine.release(verdict) }
 }
 
 extension PoolEngine {

@@ -133,7 +133,7 @@ extension Segment {
             session.end()
             throw .exhausted(what: "session handles of this process", limit: Limits.handles)
         }
-        _ = session.take()
+        _ = session.detach()
         return handle
     }
 

@@ -1,0 +1,149 @@
+// Transactions: operations are published in the pool word, then applied to their target (see PoolEngine.swift).
+
+import CAdmission
+
+extension PoolEngine {
+    /// Pauses after a lost race for the pool word.
+    static let backoff = 16
+
+    func loadPool() -> PoolWord {
+        while true {
+            let upper = high.load()
+            let lower = low.load()
+            if high.load() == upper { return PoolWord(low: lower, high: upper) }
+        }
+    }
+
+    /// The pool with nothing pending: what a transaction may be built on.
+    func begin() -> PoolWord {
+        let word = loadPool()
+        complete(word)
+        return word
+    }
+
+    /// Publishes one operation on top of `word` and applies it. False: something else came first, and nothing was done.
+    func transact(
+        _ word: PoolWord, free: Int = 0, loose: Int = 0, _ operation: Operation, target: Int, amount: Int
+    ) -> Bool {
+        guard let next = publish(word, free: free, loose: loose, operation, target: target, amount: amount) else {
+            return false
+        }
+        complete(next)
+        return true
+    }
+
+    /// Publishes one operation on top of `word`, with which it is done: whoever comes next applies it.
+    @inline(__always)
+    func publish(
+        _ word: PoolWord, free: Int, loose: Int = 0, _ operation: Operation, target: Int, amount: Int
+    ) -> PoolWord? {
+        let next = PoolWord(
+            free: word.free &+ free, loose: word.loose &+ loose, amount: amount, sequence: word.sequence &+ 1,
+            target: target, operation: operation)
+        if poolPair.compareAndSwap((word.low, word.high), (next.low, next.high)) { return next }
+        for _ in 0..<Self.backoff { fpx_pause() }
+        return nil
+    }
+
+    /// Applies the operation that `word` names, unless that has been done.
+    @inline(__always)
+    func complete(_ word: PoolWord) {
+        if done.load() != word.sequence { help(word) }
+    }
+
+    @inline(never)
+    private func help(_ word: PoolWord) {
+        let operation = word.operation
+        let slot = word.target >> 10 & (Limits.processes - 1)
+        switch operation {
+        case .none: return
+        case .cap: apply(word, operation, to: capAccount)
+        case .free, .live: apply(word, operation, to: balance(slot))
+        case .releaseHandle:
+            apply(word, operation, to: balance(slot))
+            finishRelease(word, handle: word.amount & (Limits.handles - 1), of: slot)
+        default:
+            let index = word.target & 1023
+            if index == Self.balanceIndex {
+                apply(word, operation, to: balance(slot))
+            } else if let writer = writer(slot: slot, index: index, kind: .locked) {
+                apply(word, operation, to: writer.pair)
+                if operation == .fold { apply(word, operation, to: balance(slot), atBalance: true) }
+            }
+        }
+        done.store(word.sequence)
+    }
+
+    @inline(__always)
+    private func apply(_ word: PoolWord, _ operation: Operation, to pair: Pair, atBalance: Bool = false) {
+        while true {
+            let account = pair.account
+            if account.sequence == word.sequence || high.load() != word.high { return }
+            let next = Self.result(of: word, operation, on: account, atBalance: atBalance)
+            if pair.compareAndSwap((account.low, account.high), (next.low, next.high)) { return }
+        }
+    }
+
+    @inline(__always)
+    private static func result(
+        of word: PoolWord, _ operation: Operation, on account: Account, atBalance: Bool
+    ) -> Account {
+        let n = word.amount
+        var credit = account.credit
+        var bound = account.bound
+        var phase = account.phase
+        switch operation {
+        case .none: break
+        case .adjust: credit = n
+        case .refill, .refillAndOpen, .refillAndOpenLocked:
+            credit &+= n
+            bound &+= UInt32(truncatingIfNeeded: n &- 1)
+            if operation == .refillAndOpen { phase = Phase.loose }
+            if operation == .refillAndOpenLocked { phase = Phase.looseLocked }
+        case .grow:
+            credit &+= n
+            bound &+= UInt32(truncatingIfNeeded: n)
+        case .settle:
+            credit &-= n
+            bound &-= UInt32(truncatingIfNeeded: n)
+            phase = Phase.tight
+        case .open, .openLocked:
+            bound &+= 1
+            phase = operation == .open ? Phase.loose : Phase.looseLocked
+        case .withdraw: bound &+= 1
+        case .fold: credit = atBalance ? credit &+ n : credit &- n
+        case .free:
+            credit = 0
+            phase = 0
+        case .live: phase = Account.live
+        case .cap: credit = n
+        case .releaseHandle: credit &-= 1
+        }
+        return Account(bound: bound, phase: phase, credit: credit, sequence: word.sequence)
+    }
+}
+
+// MARK: - Cap
+
+extension PoolEngine {
+    var cap: Int { capAccount.account.credit }
+
+    /// Changes the cap. When this returns, no admission succeeds while `cap` or more sessions are in use.
+    func setCap(_ cap: Int) {
+        while true {
+            let word = begin()
+            let delta = cap - capAccount.account.credit
+            if transact(word, free: delta, .cap, target: 0, amount: cap) { break }
+        }
+        settleDebt()
+    }
+
+    /// While there is a debt no writer may keep spare sessions.
+    func settleDebt() {
+        while true {
+            let word = begin()
+            if word.free >= 0 || word.loose == 0 { return }
+            collect()
+        }
+    }
+}
