@@ -206,7 +206,8 @@ extension PoolEngine {
             ? (Layout.processCPUs + index / 64 * 8, UInt64(1) << UInt64(index & 63))
             : (Layout.processLanes, UInt64(1) << UInt64(index - Self.lockedIndex))
         let used = processWord(slot, word)
-        if used.load() & bit == 0 { used.insert(bits: bit) }
+        used.insert(bits: bit)
+        while writer.gate.load() == 0 { _ = transact(begin(), .grow, target: writer.target, amount: 0) }
     }
 }
 

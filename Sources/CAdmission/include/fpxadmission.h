@@ -12,16 +12,17 @@
  *     fpx_lane_release(lane, verdict);
  *
  * Threads. fpx_lane_* belong to one thread at a time and are not async-signal-safe. Everything else may be called from
- * any thread at the same time. Nothing here takes a lock, starts a thread or allocates after attach / lane_open; a thread
- * that is stopped anywhere never holds up another one.
+ * any thread at the same time. Nothing here starts a thread. Only fpx_attach and fpx_detach take a lock, and what admits and
+ * releases allocates nothing but an error's text: a thread that is stopped anywhere never holds up another one.
  *
  * Processes. Attach in the process that does the work: after fork, not before. A child does not inherit an attachment: what
- * it calls with the parent's returns FPX_E_DETACHED or FPX_BLOCK / FPX_BYPASS by the policy `on_detached`, and touches
+ * it calls with the parent's segment and lanes returns FPX_E_DETACHED, or FPX_BYPASS where it returns a verdict, and counts
  * nothing. A process that dies, however, gives back all it held as soon as any other process reaps (fpxd does, each 50 ms).
  * fpxd may stop, die or restart at any time: admissions go on.
  *
  * Errors. Functions that return int give FPX_OK (0) or a negative FPX_E_*; fpx_last_error() then says, for this thread,
- * what was found and what was expected. */
+ * what was found and what was expected. Functions that return a verdict give FPX_BLOCK for wrong arguments and FPX_BYPASS
+ * where this process is not attached, with a text as well. */
 #ifndef FPXADMISSION_H
 #define FPXADMISSION_H
 #include <stdbool.h>
@@ -88,19 +89,23 @@ typedef struct fpx_pool_stats {
     fpx_verdict over_limit; /* FPX_BYPASS or FPX_BLOCK */
 } fpx_pool_stats;
 
-/* Attaches this process to the segment in `path`. Takes a process slot (64 in all) and some microseconds. */
+/* Attaches this process to the segment in `path` (UTF-8). Takes a process slot (64 in all) and some microseconds. On failure
+ * *segment is NULL. */
 int fpx_attach(const char *path, fpx_segment **segment);
 /* Gives back all sessions of this process and its slot. Handles, lanes and the segment pointer stay safe to pass: every
- * later call answers FPX_E_DETACHED. */
+ * later call answers FPX_E_DETACHED. What stays of an attachment is some 16 KiB and its address space, so do not attach and
+ * detach for each session. */
 int fpx_detach(fpx_segment *segment);
 /* Whether this process is attached: false in a forked child. */
 bool fpx_is_attached(const fpx_segment *segment);
 
 /* Opens a lane (16 for each process) of a pool for the calling thread; a closed lane may be opened again by another. */
 int fpx_lane_open(fpx_segment *segment, uint32_t pool, fpx_lane **lane);
-/* Closes it: sessions that it admitted stay counted until they are released by other means or the process ends. */
+/* Closes it: sessions that it admitted stay counted until they are released by other means or the process ends. Who still
+ * uses it, while nobody has opened it again, gets FPX_E_ARGUMENT or FPX_BLOCK. */
 int fpx_lane_close(fpx_lane *lane);
-/* The ways out of the fast paths below. `stored`: the fast path has counted already and found the gate changed. */
+/* The ways out of fpx_lane_admit and fpx_lane_release, which stand below and are what to call (with a lane, never NULL).
+ * `stored`: the fast path has counted already and found the gate changed. */
 fpx_verdict fpx_lane_admit_slow(fpx_lane *lane, bool stored);
 void fpx_lane_release_slow(fpx_lane *lane, bool stored);
 void fpx_lane_release_bypassed(fpx_lane *lane);
@@ -117,8 +122,9 @@ int fpx_release(fpx_segment *segment, fpx_session session);
 /* Adds to this process' byte counters (bandwidth metering): client to server, server to client. */
 int fpx_report_bytes(fpx_segment *segment, uint64_t received, uint64_t sent);
 
-/* Reads a pool's figures; gives back what dead processes held. */
+/* Reads a pool's figures. */
 int fpx_stats(fpx_segment *segment, uint32_t pool, fpx_pool_stats *stats);
+/* Gives back at once what dead processes held. */
 int fpx_reap(fpx_segment *segment);
 
 /* The last error of this thread as text; valid until its next failing call. */
