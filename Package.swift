@@ -41,6 +41,8 @@ let package = Package(
                 "Admission", "CAdmission", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Tests/Torture", swiftSettings: toolSettings),
+        .executableTarget(
+            name: "FastPath", dependencies: ["Admission"], path: "Tests/FastPath", swiftSettings: toolSettings),
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission"],
             swiftSettings: toolSettings),

@@ -76,7 +76,8 @@ package struct PoolEngine: Equatable, @unchecked Sendable {
         let context = UnsafeMutablePointer<PoolContext>.allocate(capacity: 1)
         unsafe context.initialize(
             to: PoolContext(
-                base: base, record: base + (Layout.pools + pool * Layout.poolBytes), shards: (base + offset).assumingMemoryBound(to: CChar.self),
+                base: base, record: base + (Layout.pools + pool * Layout.poolBytes),
+                shards: (base + offset).assumingMemoryBound(to: CChar.self),
                 rseqCPUs: plain && fpx_rseq_is_registered() ? UInt64(cpus) : 0,
                 cpus: cpus, pool: pool, slot: slot, plain: plain))
         unsafe self.context = UnsafePointer(context)

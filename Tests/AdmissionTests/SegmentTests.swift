@@ -78,7 +78,10 @@ import Testing
         let path = TemporarySegment.newPath()
         defer { unlink(path) }
         try data.dropLast(4096).write(to: URL(filePath: path))
-        #expect(throws: SegmentError.format(path: path, field: "size", found: UInt64(data.count - 4096), expected: UInt64(data.count))) {
+        #expect(
+            throws: SegmentError.format(
+                path: path, field: "size", found: UInt64(data.count - 4096), expected: UInt64(data.count))
+        ) {
             try Segment.attach(path: path)
         }
         #expect(throws: SegmentError.self) { try Segment.attach(path: "/dev/null") }
