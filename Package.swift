@@ -45,6 +45,6 @@ let package = Package(
             name: "FastPath", dependencies: ["Admission"], path: "Tests/FastPath", swiftSettings: toolSettings),
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission"],
-            swiftSettings: toolSettings),
+            exclude: ["Golden"], swiftSettings: toolSettings),
     ]
 )

@@ -57,7 +57,10 @@ extension PoolEngine {
         // or the next collector settle them.
         if frozen.isEmpty || loadPool().free > 0 { return }
         if fence { fpx_fence_everybody() }
-        for unsafeentry in unsafe frozen { settle(entry.writer, gate: entry.gate) }
+        for index in frozen.indices {
+            let entry = unsafe frozen[index]
+            settle(entry.writer, gate: entry.gate)
+        }
     }
 
     /// Gives the spare sessions of a writer back if its gate is still the one that was fenced.
