@@ -4,9 +4,13 @@ import CAdmission
 
 extension PoolEngine {
     /// Takes the spare sessions of every open writer: freeze, fence, settle.
+    ///
+    /// - Parameter word: the pool with nothing pending and writers loose.
+    /// - Returns: false where no loose writer was found and the pool is as it was: the memory is damaged.
     @inline(never)
-    func collect() {
+    func collect(_ word: PoolWord) -> Bool {
         collects.add(1)
+        var found = false
         unsafe withUnsafeTemporaryAllocation(of: Frozen.self, capacity: Frozen.batch) { frozen in
             var count = 0
             var plainSeen = false
@@ -14,6 +18,7 @@ extension PoolEngine {
                 guard balance(slot).account.phase == Account.live else { return }
                 forEachWriter(of: slot) { writer in
                     guard let seen = freeze(writer) else { return }
+                    found = true
                     plainSeen = plainSeen || seen.plain
                     unsafe frozen[count] = Frozen(gate: seen.gate, writer: writer)
                     count += 1
@@ -26,6 +31,7 @@ extension PoolEngine {
             }
             unsafe settleAll(UnsafeMutableBufferPointer(rebasing: frozen[..<count]), fence: plainSeen)
         }
+        return found || high.load() != word.high
     }
 
     /// A frozen gate as the collector saw it before its fence.

@@ -52,7 +52,8 @@ extension PoolEngine {
                 }
             } else {
                 if word.loose == 0 { return .refused }
-                collect()
+                complete(word)
+                if !collect(word) { return .refused }
             }
         }
     }
@@ -163,7 +164,7 @@ extension PoolEngine {
             case Phase.tight where word.loose == 0:
                 if transact(word, .withdraw, target: writer.target, amount: 0) { return false }
             default:
-                collect()
+                if !collect(word), transact(word, .withdraw, target: writer.target, amount: 0) { return false }
             }
         }
     }

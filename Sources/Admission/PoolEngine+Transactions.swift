@@ -142,8 +142,7 @@ extension PoolEngine {
     func settleDebt() {
         while true {
             let word = begin()
-            if word.free >= 0 || word.loose == 0 { return }
-            collect()
+            if word.free >= 0 || word.loose == 0 || !collect(word) { return }
         }
     }
 }

@@ -80,6 +80,27 @@ extension Segment {
         }
     }
 
+    /// The publisher of an operation that opens a gate stopped before applying it: the pool says loose, the gate is still tight.
+    /// Others must neither wait for it nor go round in circles.
+    @Test func aGateThatWasNotOpenedYetIsCollected() throws {
+        let file = try TemporarySegment()
+        let segments = try (0..<2).map { _ in try Segment.attach(path: file.path) }
+        let pool = try segments[0].pool(0)
+        try pool.setCap(100)
+        pool.policy = .block
+        let engine = try segments[1].pool(0).engine
+        let index = PoolEngine.firstLaneIndex
+        engine.processWord(segments[1].slot, Layout.processLanes).insert(bits: 1 << 1)
+        let word = engine.begin()
+        let target = segments[1].slot << 10 | index
+        #expect(
+            engine.publish(word, free: -100, loose: 1, .refillAndOpen, target: target, amount: 100) != nil)
+        let lane = try segments[0].openLane(pool: 0)
+        for _ in 0..<99 { #expect(lane.admit().detach() == .inspect) }
+        #expect(lane.admit().detach() == .block)
+        expectConsistent(pool, inUse: 100)
+    }
+
     /// A reaper that died halfway is finished by the next.
     @Test func reapingIsRestartable() throws {
         let file = try TemporarySegment()
