@@ -65,8 +65,12 @@ extension PoolEngine {
 
     @usableFromInline @inline(never)
     package func admitOffFastPath(lane memory: UnsafeMutablePointer<fpx_writer>, stored: Bool) -> Verdict {
+        unsafe !stored && blocks(memory) ? .block : admitByPool(lane: memory, stored: stored)
+    }
+
+    @inline(never)
+    private func admitByPool(lane memory: UnsafeMutablePointer<fpx_writer>, stored: Bool) -> Verdict {
         let writer = unsafe lane(memory)
-        if !stored && isFull { return overLimit(writer) }
         if stored { return resolveAdmit(writer) ? .inspect : overLimit(writer) }
         if !plain { return admitLocked(writer) ? .inspect : overLimit(writer) }
         while true {

@@ -93,6 +93,16 @@ extension PoolEngine {
     /// `claimed`: where the fast path has stored a claim and then found the gate changed.
     @usableFromInline @inline(never)
     func admitOffFastPath(_ claimed: UnsafeMutablePointer<fpx_writer>?) -> Verdict {
+        let cpu = UInt64(UInt32(bitPattern: fpx_current_cpu()))
+        if unsafe claimed == nil, cpu < rseqCPUs {
+            let shard = unsafe UnsafeMutableRawPointer(shards + Int(cpu) << Int(FPX_CPU_STRIDE_SHIFT))
+            if unsafe blocks(shard.assumingMemoryBound(to: fpx_writer.self)) { return .block }
+        }
+        return unsafe admitByPool(claimed)
+    }
+
+    @inline(never)
+    private func admitByPool(_ claimed: UnsafeMutablePointer<fpx_writer>?) -> Verdict {
         if let claimed = unsafe claimed {
             let writer = unsafe shard(claimed)
             return resolveAdmit(writer) ? .inspect : overLimit(writer)
@@ -159,6 +169,16 @@ extension PoolEngine {
 // MARK: - Over the limit
 
 extension PoolEngine {
+    /// What a flood of refusals meets: at a full cap, under the policy `block`, a few loads and a count on the writer's own line.
+    @inline(__always)
+    func blocks(_ memory: UnsafeMutablePointer<fpx_writer>) -> Bool {
+        guard isFull, policy.load() == OverLimitPolicy.block.rawValue, unsafe Word(memory, at: Layout.writerPair).load() != 0
+        else { return false }
+        let refused = unsafe Word(memory, at: Layout.writerRefused)
+        refused.store(refused.load() &+ 1)
+        return true
+    }
+
     /// The verdict for a session that no licensed one is left for.
     func overLimit(_ writer: Writer) -> Verdict {
         markUsed(writer)

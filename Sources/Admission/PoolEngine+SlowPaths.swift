@@ -21,6 +21,7 @@ extension PoolEngine {
     }
 
     /// Whether every licensed session is in use. One load, exact (f).
+    @inline(__always)
     var isFull: Bool {
         let word = PoolWord(low: low.load(), high: 0)
         return word.free <= 0 && word.loose == 0

@@ -3,9 +3,6 @@
 import CAdmission
 
 extension PoolEngine {
-    /// Pauses after a lost race for the pool word.
-    static let backoff = 16
-
     func loadPool() -> PoolWord {
         while true {
             let upper = high.load()
@@ -41,7 +38,7 @@ extension PoolEngine {
             free: word.free &+ free, loose: word.loose &+ loose, amount: amount, sequence: word.sequence &+ 1,
             target: target, operation: operation)
         if poolPair.compareAndSwap((word.low, word.high), (next.low, next.high)) { return next }
-        for _ in 0..<Self.backoff { fpx_pause() }
+        fpx_back_off()
         return nil
     }
 

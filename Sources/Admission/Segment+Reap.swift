@@ -78,12 +78,12 @@ extension Segment {
         engine(0).forEachSlot { slot in
             let incarnations = (0..<Limits.pools).map { engine($0).balance(slot).account }
             guard incarnations.contains(where: { $0.phase == Account.live }), !isLocked(slot) else { return }
+            finishForeignReleases()
             for pool in 0..<Limits.pools where incarnations[pool].phase == Account.live {
                 engine(pool).reap(slot: slot, incarnation: incarnations[pool].bound)
             }
             dead += 1
         }
-        if dead > 0 { finishForeignReleases() }
         for pool in 0..<Limits.pools { engine(pool).settleDebt() }
         return dead
     }

@@ -141,6 +141,8 @@ extension Segment {
 
     /// Attaches this process. Do it after fork; a child does not inherit an attachment.
     public static func attach(path: String) throws(SegmentError) -> Segment {
+        fpx_fork_hold()
+        defer { fpx_fork_resume() }
         var descriptor: Int32 = -1
         try check(unsafe fpx_file_open(path, false, 0, &descriptor), "open", path)
         // The mapping keeps the open file description, and with it the lock, alive.
@@ -228,10 +230,9 @@ extension Segment {
         let incarnation = UInt32(truncatingIfNeeded: unsafe Word(memory, at: Layout.headerIncarnation).add(1) &+ 1)
         let segment = unsafe Segment(
             path: path, mapping: mapping, base: memory, slot: slot, incarnation: incarnation)
-        for pool in 0..<Limits.pools {
-            let engine = segment.engine(pool)
-            engine.reap(slot: slot, incarnation: engine.balance(slot).account.bound)
-        }
+        let last = (0..<Limits.pools).map { segment.engine($0).balance(slot).account }
+        if last.contains(where: { $0.phase == Account.live }) { segment.finishForeignReleases() }
+        for pool in 0..<Limits.pools { segment.engine(pool).reap(slot: slot, incarnation: last[pool].bound) }
         let identity = segment.engine(0)
         identity.processWord(slot, Layout.processIdentity).store(UInt64(fpx_process_id()))
         identity.processWord(slot, Layout.processStart).store(fpx_process_start(fpx_process_id()))
@@ -246,6 +247,8 @@ extension Segment {
     public var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
 
     /// Gives back all sessions of this process, and its slot. What still refers to the segment does nothing from now on.
+    ///
+    /// No other thread of this process may be inside a call on the segment meanwhile.
     public func detach() {
         guard isAttached else { return }
         for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }

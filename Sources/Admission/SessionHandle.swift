@@ -7,7 +7,7 @@
 // Within the owner's process the entry becomes free and the session ends on the releasing thread's shard. If the process dies
 // between the two, all it held comes back anyway. For another process' session the entry becomes *releasing*, and one
 // operation of the pool takes the session off that process' balance and frees the entry. Who dies in between leaves an entry
-// in that state: the next reap publishes the operation for it. An entry leaves the state by that operation alone, so whoever
+// in that state: who reaps it publishes the operation for it, before its slot becomes free. An entry leaves the state by that operation alone, so whoever
 // finds it there after `begin` knows that it has not been done.
 
 import CAdmission

@@ -10,7 +10,7 @@ static guard *guards;
 static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t guard_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-/* fork waits for the mutex, so the child finds the list whole. */
+/* fork waits for the mutex: the child finds the list whole, and no descriptor of an attach that is under way. */
 static void before_fork(void) { pthread_mutex_lock(&guard_mutex); }
 static void after_fork(void) { pthread_mutex_unlock(&guard_mutex); }
 static void in_child(void) {
@@ -20,14 +20,17 @@ static void in_child(void) {
 }
 static void install(void) { pthread_atfork(before_fork, after_fork, in_child); }
 
+void fpx_fork_hold(void) {
+    pthread_once(&guard_once, install);
+    pthread_mutex_lock(&guard_mutex);
+}
+void fpx_fork_resume(void) { pthread_mutex_unlock(&guard_mutex); }
+
 bool fpx_fork_guard(void *address, size_t size) {
     guard *entry = malloc(sizeof *entry);
     if (!entry) return false;
-    pthread_once(&guard_once, install);
-    pthread_mutex_lock(&guard_mutex);
     *entry = (guard){guards, address, size};
     guards = entry;
-    pthread_mutex_unlock(&guard_mutex);
     return true;
 }
 

@@ -1,7 +1,12 @@
 /* What Swift imports: the public C face, the platform's primitives, and the little process-wide state that is in C. */
 #include "fpx_platform.h"
 
-/* From now on a forked child finds an empty mapping at [address, address + size) instead of nothing. False: no memory. */
+/* Between these two no thread of this process can fork: a child that inherited the descriptor of an attach under way would keep
+ * its lock, and so the dead, alive. (posix_spawn goes its own way; what it starts closes the descriptor when it executes.) */
+void fpx_fork_hold(void);
+void fpx_fork_resume(void);
+/* From now on a forked child finds an empty mapping at [address, address + size) instead of nothing. False: no memory. Call it
+ * while fork is held. */
 bool fpx_fork_guard(void *address, size_t size);
 void fpx_fork_unguard(void *address);
 /* Sets the text that fpx_last_error returns to this thread (cut at 511 bytes). */

@@ -93,8 +93,8 @@ typedef struct fpx_pool_stats {
  * *segment is NULL. */
 int fpx_attach(const char *path, fpx_segment **segment);
 /* Gives back all sessions of this process and its slot. Handles, lanes and the segment pointer stay safe to pass: every
- * later call answers FPX_E_DETACHED. What stays of an attachment is some 16 KiB and its address space, so do not attach and
- * detach for each session. */
+ * later call answers FPX_E_DETACHED. No other thread may be inside a call on the segment meanwhile. What stays of an attachment
+ * is some 16 KiB and its address space, so do not attach and detach for each session. */
 int fpx_detach(fpx_segment *segment);
 /* Whether this process is attached: false in a forked child. */
 bool fpx_is_attached(const fpx_segment *segment);
