@@ -76,7 +76,8 @@ extension PoolEngine {
     /// One session more or less of a tight writer, the most frequent operation near the limit.
     ///
     /// The operation names the credit that results. So on top of one for the same writer it need not wait for that one to be
-    /// applied: the last says all. (One that a helper applies late, while the next is pending, is overwritten by it.)
+    /// applied: the last says all. (One that a helper applies late, while the next is pending, is overwritten by it.) The first
+    /// of a run is applied at once: where writers take turns the next one would have to do it, on a line that it does not have.
     ///
     /// - Returns: whether it was published; nil where the writer is not tight or should not stay so, and nothing is pending
     ///   in `word`.
@@ -87,7 +88,10 @@ extension PoolEngine {
         let account = writer.account
         let credit = follows ? word.amount : account.credit
         if account.phase == Phase.tight && Self.isSmall(credit) && !opens(word) {
-            return publish(word, free: 0 &- change, .adjust, target: writer.target, amount: credit &+ change) != nil
+            guard let next = publish(word, free: 0 &- change, .adjust, target: writer.target, amount: credit &+ change)
+            else { return false }
+            if !follows { complete(next) }
+            return true
         }
         if follows { complete(word) }
         return nil
