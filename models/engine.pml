@@ -98,7 +98,7 @@
 
 /* operations of the pool */
 #define O_NONE   0
-#define O_ADJUST 1
+#define O_ADJUST 1         /* C := amount: names the result, not a difference */
 #define O_TAKE   2         /* phase kept */
 #define O_TAKEO  3         /* -> open */
 #define O_GROW   4
@@ -281,6 +281,19 @@ c_code {
     }
 #endif
   }
+  /* An adjust was applied to writer q after the next one had been published: its number, which only now comes up, is
+   * named 0, and who remembers the one before is out of date. */
+  static void rename_late(int q) {
+#ifndef RAWSEQ
+    int i;
+    for (i = 0; i < NACT; i++) {
+      if (i < NT && c_wr(i) == q) now.w0[i] = STALE;
+      now.rs[i*NW+q] = STALE;
+      if (now.lxt[i] == 1+q) now.lx[i] = STALE;
+    }
+    now.W[q].sq = 0;
+#endif
+  }
   /* free + what writers and accounts hold == cap, a pending operation counted as applied */
   static void conserve(void) {
     int s = now.free, q;
@@ -288,7 +301,8 @@ c_code {
     for (q = 0; q < NPR; q++) s += now.B[q].bal;
     q = now.didx;
     if (HITS_W(now.dop) && now.W[q].sq != now.seq) {
-      if (now.dop <= O_GROW) s += now.damt;
+      if (now.dop == O_ADJUST) s += now.damt - now.W[q].C;
+      else if (now.dop <= O_GROW) s += now.damt;
       if (now.dop == O_SETTLE || now.dop == O_FOLD) s -= now.damt;
     }
     if (now.dop == O_FOLD && now.B[c_proc(q+TEAM-1)].sq != now.seq) s += now.damt;
@@ -339,7 +353,7 @@ inline LOCKOP(p) { if :: HASCPU(p) -> DRAINW(WR(p)) :: else fi }     /* what eve
 /* ---- the pool -------------------------------------------------------------------------------------------------- */
 inline HITW(o, q, am, s) {
   if
-  :: o == O_ADJUST -> W[q].C = W[q].C + am
+  :: o == O_ADJUST -> W[q].C = am
   :: o == O_TAKE -> W[q].C = W[q].C + am; W[q].G = W[q].G + am - 1
   :: o == O_TAKEO -> W[q].C = W[q].C + am; W[q].G = W[q].G + am - 1; W[q].ph = OPENED
   :: o == O_GROW -> W[q].C = W[q].C + am; W[q].G = W[q].G + am
@@ -365,7 +379,8 @@ inline HITB(o, b, am, s) {
 }
 /* begin(): load the pool word and complete the operation it publishes. The load of a target and the look at the pool's
  * number are one step: the exchange succeeds only if the target did not change since the load. Once an operation is
- * applied its description is cleared (unless HINT): who would still look at it would find it applied and do nothing. */
+ * applied its description is cleared (unless HINT): who would still look at it would find it applied and do nothing, and
+ * who would follow an adjust finds the same credit in the account.                                                   */
 inline LOADP(p) { d_step { RUN(p) -> pf = free; pl = loose; ps[p] = seq; pop = dop; pidx = didx; pamt = damt } }
 #ifdef HINT
 #define APPLIED(s) skip
@@ -373,7 +388,7 @@ inline LOADP(p) { d_step { RUN(p) -> pf = free; pl = loose; ps[p] = seq; pop = d
 #define APPLIED(s) dop = O_NONE; didx = 0; damt = 0
 #endif
 #ifdef WHOLE
-inline complete(p) { skip }
+#define HELP(p) skip
 #define BEGIN(p) LOADP(p)
 #define FINISH(p) skip
 #else
@@ -396,6 +411,7 @@ inline complete(p) {
      atomic {
        d_step { RUN(p) -> LOCKOP(p);
          if :: W[pidx].sq == lx[p] && W[pidx].ph == xph -> HITW(pop, pidx, pamt, ps[p]); ok = 1;
+               if :: ps[p] == STALE -> me_ = pidx; c_code { rename_late(now.me_); }; me_ = 0 :: else fi;
                if :: pop != O_FOLD && seq == ps[p] -> APPLIED(ps[p]) :: else fi
             :: else fi;
          lx[p] = 0; lxt[p] = 0; xph = 0 };
@@ -423,11 +439,18 @@ inline complete(p) {
 #endif
 }
 #ifdef MUT_HALFTXN             /* a pending operation is left to the thread that published it */
-#define BEGIN(p) LOADP(p); d_step { pop = O_NONE; pidx = 0; pamt = 0 }
+#define HELP(p) d_step { NOHELP }
 #else
-#define BEGIN(p) LOADP(p); complete(p)
+#define HELP(p) complete(p)
 #endif
+#define BEGIN(p) LOADP(p); HELP(p)
 #define FINISH(p) if :: won -> complete(p) :: else fi
+#endif
+#define NOHELP pop = O_NONE; pidx = 0; pamt = 0
+#ifdef MUT_HALFTXN
+#define LAZY skip
+#else
+#define LAZY won = 0           /* an adjust is published, and left to whoever comes next */
 #endif
 
 /* publish an operation; DO happens in the same instant */
@@ -463,20 +486,21 @@ inline complete(p) {
 #define NIL        skip
 
 #define LOCALS short pf = 0; byte pl = 0; byte pop = 0; byte pidx = 0; short pamt = 0; bit ok = 0; byte xph = 0; byte xb = 0; \
-  bit won = 0; short xam = 0; byte q = 0; byte act = 0; byte g = 0; short sp = 0; byte lph = 0; byte lsq = 0;
-#define FORGET pf = 0; pl = 0; pop = 0; pidx = 0; pamt = 0; won = 0; sp = 0; lph = 0; lsq = 0; g = 0; ps[p] = STALE; \
+  bit won = 0; short xam = 0; byte q = 0; byte act = 0; byte g = 0; short sp = 0; byte lph = 0;
+#define FORGET pf = 0; pl = 0; pop = 0; pidx = 0; pamt = 0; won = 0; sp = 0; lph = 0; g = 0; ps[p] = STALE; \
   lq[p] = 0; lG[p] = 0; lR[p] = 0
 
 /* what to do next */
 #define GO_ON   0
 #define COLLECT 1
 #define THAW    2
+#define EMPTY   3          /* collected: no loose writer, and the pool as it was */
 
 inline PICK(mx) { if :: g = 1 :: mx > 1 -> g = 2 :: mx > 2 -> g = 3 fi }
 #define RSEEN rs[p*NW+q]
 
 /* read the word of a writer (with the gate), then R, then A */
-#define WORD(w) lph = W[w].ph; lsq = W[w].sq; lG[p] = W[w].G; lq[p] = 1+(w)
+#define WORD(w) lph = W[w].ph; lG[p] = W[w].G; lq[p] = 1+(w)
 #define READ_R(w) lR[p] = R_OF(p,w)
 #define READ_A(w) sp = lG[p] - (A_OF(p,w) - lR[p]); lq[p] = 0; lG[p] = 0; lR[p] = 0
 #ifdef ONEREAD                 /* R and A in one step: for large instances */
@@ -507,7 +531,15 @@ inline sweep(p) {
           q++ }
      :: atomic { q >= NW -> q = 0; break }
      od;
-     atomic { d_step { RUN(p) -> if :: free > 0 -> ok = 1 :: else fi };     /* somebody was faster */
+     atomic {
+       d_step { RUN(p) -> ok = 1;
+         do :: q < NW -> if :: RSEEN != STALE -> ok = 0 :: else fi; q++ :: else -> break od;
+         q = 0;
+         if
+         :: ok && seq == ps[p] -> act = EMPTY
+         :: !ok && free > 0 -> ok = 1                /* somebody was faster */
+         :: else
+         fi };
        if :: ok -> ok = 0; d_step { do :: q < NW -> RSEEN = STALE; q++ :: else -> break od; q = NW } :: else fi }
   :: else
   fi;
@@ -538,7 +570,7 @@ inline sweep(p) {
 #ifdef MUT_NORECHECK
          ok = (lph != FROZEN) };
 #else
-         ok = (lph != FROZEN || lsq != RSEEN) };
+         ok = (lph != FROZEN || W[q].sq != RSEEN) };
 #endif
        if :: ok -> ok = 0; RSEEN = STALE; goto settled :: else fi };
      FIRSTREAD(q);
@@ -548,7 +580,7 @@ inline sweep(p) {
      FINISH(p);
 settled:
      atomic { FORGET }
-  :: atomic { q >= NW -> q = 0; act = GO_ON; FORGET; break }
+  :: atomic { q >= NW -> q = 0; if :: act == EMPTY :: else -> act = GO_ON; FORGET fi; break }
   od
 }
 
@@ -599,9 +631,25 @@ settled:
 #define QUIET_RELEASE(p) QUIET_OWNER(p)
 #endif
 
+#define MINE(p) rs[p*NW+WR(p)] = W[WR(p)].sq     /* a frozen writer of my own, as it is now */
+#define MAYADJUST (mode == SR || mode == SA && pf > 0)
+/* The credit that an adjust starts from: of the pending one, or else of the account. While an adjust of a writer is
+ * pending the writer is tight (asserted).                                                                          */
+inline CREDIT(p) {
+  if
+#ifdef MUT_FOLLOWDELTA         /* starts from what the account says, not from what is pending */
+  :: lph == TIGHT -> cr = W[WR(p)].C
+#else
+  :: lph == TIGHT -> if :: fo :: else -> cr = W[WR(p)].C fi
+#endif
+  :: else -> assert(!fo || seq != ps[p]); cr = 0; if :: lph == FROZEN -> MINE(p) :: else fi
+  fi
+}
+
 proctype thread(byte p) {
   LOCALS
   byte k = 0; byte mode = 0; bit fin = 0; byte who = 0;
+  bit fo = 0; short cr = 0;      /* an adjust that follows a pending one; the credit it starts from */
   {
   do
   :: atomic { (OPS(p) == 0 || k < OPS(p)) ->
@@ -677,9 +725,23 @@ proctype thread(byte p) {
            :: else
            fi
 #endif
-        /* -- everything else begins with the pool -- */
+        /* -- everything else begins with the pool, and applies the pending operation, but: a refusal looks at the pool
+         *    word only; an adjust of the same writer is followed by the next one (or applied, if the gate is to open) -- */
         :: else ->
-           BEGIN(p);
+           atomic {
+             LOADP(p);
+             if
+             :: mode == SA && pf <= 0 && pl == 0 -> NOHELP
+             :: MAYADJUST && pop == O_ADJUST && pidx == WR(p) -> fo = 1; cr = pamt; NOHELP
+#ifdef MUT_NOCOMPLETE           /* collected with an operation pending */
+             :: mode == SA && pf <= 0 && pl > 0 -> NOHELP
+#endif
+#ifdef MUT_FOLLOWANY            /* published on top of an operation for another writer */
+             :: MAYADJUST && HITS_W(pop) && pidx != WR(p) -> NOHELP
+#endif
+             :: !(mode == SA && pf <= 0 && pl == 0)
+             fi };
+           HELP(p);
            if
            :: mode == SA ->
               if
@@ -690,21 +752,21 @@ proctype thread(byte p) {
               :: pf <= 0 && pl > 0 -> act = COLLECT
 #endif
               :: pf > 0 ->
-                 d_step { RUN(p) -> WORD(WR(p)); READ_R(WR(p)); READ_A(WR(p)) };
+                 d_step { RUN(p) -> WORD(WR(p)); READ_R(WR(p)); READ_A(WR(p)); CREDIT(p) };
                  if
                  :: lph == OPENED && sp > 0 -> mode = FA
                  :: lph == OPENED && sp <= 0 -> atomic { PICK(pf); TXN(p, -g, 0, O_TAKE, WR(p), g, GOT(p)) }
-                 :: lph == TIGHT -> atomic { PICK(pf); TXN(p, -g, 1, O_TAKEO, WR(p), g, GOT(p)) }
-                 :: lph == TIGHT -> TXN(p, -1, 0, O_ADJUST, WR(p), 1, GOT(p))
+                 :: lph == TIGHT && !fo -> atomic { PICK(pf); TXN(p, -g, 1, O_TAKEO, WR(p), g, GOT(p)) }
+                 :: lph == TIGHT -> TXN(p, -1, 0, O_ADJUST, WR(p), cr+1, GOT(p); LAZY)
                  :: lph == FROZEN -> atomic { PICK(pf); TXN(p, -g, 0, O_TAKEO, WR(p), g, GOT(p)) }
 #ifdef FOLDS
                  :: W[WR(p)].C != 0 -> TXN(p, 0, 0, O_FOLD, WR(p), W[WR(p)].C, NIL)
 #endif
-                 :: lph == FROZEN -> d_step { act = THAW; rs[p*NW+WR(p)] = lsq }
+                 :: lph == FROZEN -> act = THAW
                  fi
               fi
            :: mode == RA ->
-              d_step { RUN(p) -> WORD(WR(p)); if :: lph == FROZEN -> act = THAW; rs[p*NW+WR(p)] = lsq :: else fi };
+              d_step { RUN(p) -> WORD(WR(p)); if :: lph == FROZEN -> act = THAW; MINE(p) :: else fi };
               if
               :: act == GO_ON ->
                  FIRSTREAD(WR(p));
@@ -725,15 +787,15 @@ proctype thread(byte p) {
               :: else
               fi
            :: mode == SR ->
-              d_step { RUN(p) -> WORD(WR(p)); lG[p] = 0; lq[p] = 0 };
+              d_step { RUN(p) -> WORD(WR(p)); lG[p] = 0; lq[p] = 0; CREDIT(p) };
               if
               :: lph == OPENED -> mode = FR
-              :: lph == FROZEN -> d_step { act = THAW; rs[p*NW+WR(p)] = lsq }
-              :: lph == TIGHT -> TXN(p, 1, 0, O_ADJUST, WR(p), -1, GAVE(p))
+              :: lph == FROZEN -> act = THAW
+              :: lph == TIGHT -> TXN(p, 1, 0, O_ADJUST, WR(p), cr-1, GAVE(p); LAZY)
 #ifdef MUT_DEBT                /* credit is kept on a writer although the cap is overdrawn */
-              :: lph == TIGHT -> TXN(p, 0, 1, O_OPEN, WR(p), 0, GAVE(p))
+              :: lph == TIGHT && !fo -> TXN(p, 0, 1, O_OPEN, WR(p), 0, GAVE(p))
 #else
-              :: lph == TIGHT && pf >= OPENMIN -> TXN(p, 0, 1, O_OPEN, WR(p), 0, GAVE(p))
+              :: lph == TIGHT && !fo && pf >= OPENMIN -> TXN(p, 0, 1, O_OPEN, WR(p), 0, GAVE(p))
 #endif
               fi
            :: mode == RR ->
@@ -741,7 +803,7 @@ proctype thread(byte p) {
                 d_step { RUN(p) -> WORD(WR(p));
                   if
                   :: lph == OPENED -> GAVE(p); lG[p] = 0; lq[p] = 0
-                  :: lph == FROZEN -> act = THAW; rs[p*NW+WR(p)] = lsq
+                  :: lph == FROZEN -> act = THAW; MINE(p)
                   :: else
                   fi } };
               if
@@ -769,9 +831,14 @@ proctype thread(byte p) {
               fi
            fi;
            FINISH(p);
-           atomic { g = 0; if :: act == GO_ON -> FORGET :: else fi };
+           atomic { g = 0; fo = 0; cr = 0; if :: act == GO_ON -> rs[p*NW+WR(p)] = STALE; FORGET :: else fi };
            if
-           :: act != GO_ON -> sweep(p)
+           :: act != GO_ON -> sweep(p);
+              if
+              :: act == EMPTY ->      /* damaged memory, or so it seems: the answer is no */
+                 atomic { act = GO_ON; d_step { RUN(p) -> assert(mode == SA || mode == DA); REFUSED(p) }; FORGET }
+              :: else
+              fi
            :: else
            fi
         fi
@@ -785,7 +852,7 @@ proctype thread(byte p) {
 #endif
   skip;
   d_step {
-    FORGET; k = 0; mode = 0; fin = 0; who = 0; act = 0; ok = 0; xph = 0; xb = 0; q = 0; away[p] = 0; w0[p] = STALE;
+    FORGET; k = 0; mode = 0; fin = 0; who = 0; act = 0; ok = 0; fo = 0; cr = 0; xph = 0; xb = 0; q = 0; away[p] = 0; w0[p] = STALE;
     lx[p] = 0; lxt[p] = 0; lT[p] = 0;
     do :: q < NW -> RSEEN = STALE; q++ :: else -> break od; q = 0;
     if :: dead[PROC(p)] -> nlost++ :: else -> ndone++ fi
@@ -864,7 +931,7 @@ proctype capper(byte p) {
   :: BEGIN(p);
      if
 #ifndef MUT_CAPNOCOLLECT       /* the spare credit of the writers is left where it is */
-     :: pf < 0 && pl > 0 -> act = COLLECT; sweep(p)
+     :: pf < 0 && pl > 0 -> act = COLLECT; sweep(p); assert(act == GO_ON)
      :: !(pf < 0 && pl > 0) -> break
 #else
      :: break
