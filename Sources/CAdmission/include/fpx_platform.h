@@ -51,14 +51,14 @@ FPX_INLINE bool fpx_pair_compare_and_swap(void *address, fpx_pair expected, fpx_
 }
 
 FPX_INLINE void fpx_prefetch_for_write(void *address) { __builtin_prefetch(address, 1); }
-/* Lets another thread have a contended line for about a microsecond: long enough for several operations in a row, which cost a
+/* Lets another thread have a contended line for about two microseconds: long enough for many operations in a row, which cost a
  * tenth of what each costs when two CPUs pull the line to and fro. By time, since a pause takes 40 cycles on one CPU and 140 on
  * another. */
 FPX_INLINE void fpx_back_off(void) {
 #if defined(__x86_64__)
     uint64_t start = __builtin_ia32_rdtsc();
     do __builtin_ia32_pause();
-    while (__builtin_ia32_rdtsc() - start < 2000);
+    while (__builtin_ia32_rdtsc() - start < 6000);
 #else
     for (volatile int i = 0; i < 256; i++) {}
 #endif
