@@ -16,7 +16,7 @@ DEMO := floor,memory,lane,shard,lock_xadd,shared_cas,limit_atomic,sysv_semaphore
 run: build ## Build, run the benchmark's short demo, and say what to type next
 	@$(BUILD)/Bench --quick --only $(DEMO)
 	@printf '\n%s\n' 'That was the engine on this machine. Next:' \
-	  '  make test                       all tests (about 15 minutes)' \
+	  '  make test                       all tests (about 10 minutes)' \
 	  '  make bench                      the whole benchmark; results in $(OUT)/bench.json and .svg' \
 	  '  make torture SECONDS=600        kill, stop and migrate processes while an oracle counts' \
 	  '  make library                    libfpxadmission.so, header and pkg-config file in $(OUT)/' \
