@@ -101,6 +101,7 @@ extension PoolEngine {
     @usableFromInline @inline(never)
     package func releaseBypassed(lane memory: UnsafeMutablePointer<fpx_writer>) {
         let writer = unsafe lane(memory)
+        markUsed(writer)
         writer.bypassed.store(writer.bypassed.load() &- 1)
     }
 }

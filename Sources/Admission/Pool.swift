@@ -204,7 +204,11 @@ extension PoolEngine {
     }
 
     @usableFromInline @inline(never)
-    func releaseBypassed() { currentWriter().bypassed.add(UInt64.max) }
+    func releaseBypassed() {
+        let writer = currentWriter()
+        markUsed(writer)
+        writer.bypassed.add(UInt64.max)
+    }
 
     /// Sessions that pass uninspected now, over all living processes; raises the peak.
     @discardableResult

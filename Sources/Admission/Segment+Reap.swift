@@ -67,24 +67,38 @@ extension PoolEngine {
     }
 }
 
+/// Who looks for the dead of a segment: an attachment, or one in the making.
+struct Reaper {
+    /// The segment's pools.
+    let engines: [PoolEngine]
+    /// An open file description that holds no lock.
+    let probe: Int32
+
+    /// Whether a process has a slot, alive or not reaped yet.
+    func isTaken(_ slot: Int) -> Bool { engines.contains { $0.balance(slot).account.phase == Account.live } }
+
+    func isLocked(_ slot: Int) -> Bool { fpx_file_byte_is_locked(probe, Segment.lockBase + Int64(slot)) }
+
+    func reap() -> Int {
+        var dead = 0
+        engines[0].forEachSlot { slot in
+            let accounts = engines.map { $0.balance(slot).account }
+            guard accounts.contains(where: { $0.phase == Account.live }), !isLocked(slot) else { return }
+            finishForeignReleases()
+            for (engine, account) in zip(engines, accounts) where account.phase == Account.live {
+                engine.reap(slot: slot, incarnation: account.bound)
+            }
+            dead += 1
+        }
+        for engine in engines { engine.settleDebt() }
+        return dead
+    }
+}
+
 extension Segment {
     /// Gives back what dead processes held, and finishes what a dead process left half done. Call it often (fpxd: each 50 ms).
     ///
     /// - Returns: how many processes were found dead.
     @discardableResult
-    public func reap() -> Int {
-        guard isAttached else { return 0 }
-        var dead = 0
-        engine(0).forEachSlot { slot in
-            let incarnations = (0..<Limits.pools).map { engine($0).balance(slot).account }
-            guard incarnations.contains(where: { $0.phase == Account.live }), !isLocked(slot) else { return }
-            finishForeignReleases()
-            for pool in 0..<Limits.pools where incarnations[pool].phase == Account.live {
-                engine(pool).reap(slot: slot, incarnation: incarnations[pool].bound)
-            }
-            dead += 1
-        }
-        for pool in 0..<Limits.pools { engine(pool).settleDebt() }
-        return dead
-    }
+    public func reap() -> Int { isAttached ? Reaper(engines: engines, probe: probe).reap() : 0 }
 }

@@ -62,7 +62,7 @@ public final class Segment: Sendable {
 // MARK: - Create
 
 extension Segment {
-    private static let lockBase: Int64 = 1 << 40
+    static let lockBase: Int64 = 1 << 40
 
     /// Bytes of a segment's file. It is sparse: what nobody uses takes no memory.
     public static func byteCount(cpus: Int) -> Int { Layout.size(cpus: cpus) }
@@ -161,9 +161,7 @@ extension Segment {
             let (cpus, fenceMode) = unsafe try validate(memory, path: path, size: UInt64(size))
             try check(unsafe fpx_file_reopen(descriptor, &probe), "open", path)
             let mapping = Mapping(cpus: cpus, fenceMode: fenceMode, size: Int(size), probe: probe)
-            guard let slot = lockSlot(descriptor) else {
-                throw SegmentError.exhausted(what: "process slots", limit: Limits.processes)
-            }
+            let slot = unsafe try takeSlot(descriptor, memory, mapping)
             guard unsafe fpx_fork_guard(memory, Int(size)) else {
                 throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
             }
@@ -218,11 +216,31 @@ extension Segment {
         return (Int(cpus), fenceMode)
     }
 
-    private static func lockSlot(_ descriptor: Int32) -> Int? {
-        (0..<Limits.processes).first { fpx_file_lock_byte(descriptor, lockBase + Int64($0)) == 0 }
+    /// Locks a slot that nobody has. One of a dead process is reaped first: if it were locked before, and this thread stopped,
+    /// the dead would look alive.
+    private static func takeSlot(
+        _ descriptor: Int32, _ memory: UnsafeMutableRawPointer, _ mapping: Mapping
+    ) throws(SegmentError) -> Int {
+        let reaper = Reaper(
+            engines: (0..<Limits.pools).map {
+                unsafe PoolEngine(base: memory, cpus: mapping.cpus, pool: $0, slot: 0, plain: mapping.fenceMode == .membarrier)
+            }, probe: mapping.probe)
+        defer { for engine in reaper.engines { engine.discard() } }
+        while true {
+            _ = reaper.reap()
+            for slot in 0..<Limits.processes where !reaper.isTaken(slot) {
+                let byte = lockBase + Int64(slot)
+                guard fpx_file_lock_byte(descriptor, byte) == 0 else { continue }
+                if !reaper.isTaken(slot) { return slot }
+                fpx_file_unlock_byte(descriptor, byte)  // taken and left by another since
+            }
+            if (0..<Limits.processes).allSatisfy(reaper.isLocked) {
+                throw .exhausted(what: "process slots", limit: Limits.processes)
+            }
+        }
     }
 
-    /// Enters the slot whose lock this process holds: nobody else changes it, except for reapers of its last holder.
+    /// Enters the slot whose lock this process holds: nobody else changes it.
     private static func enter(
         path: String, mapping: Mapping, memory: UnsafeMutableRawPointer, slot: Int
     ) -> Segment {
@@ -230,9 +248,6 @@ extension Segment {
         let incarnation = UInt32(truncatingIfNeeded: unsafe Word(memory, at: Layout.headerIncarnation).add(1) &+ 1)
         let segment = unsafe Segment(
             path: path, mapping: mapping, base: memory, slot: slot, incarnation: incarnation)
-        let last = (0..<Limits.pools).map { segment.engine($0).balance(slot).account }
-        if last.contains(where: { $0.phase == Account.live }) { segment.finishForeignReleases() }
-        for pool in 0..<Limits.pools { segment.engine(pool).reap(slot: slot, incarnation: last[pool].bound) }
         let identity = segment.engine(0)
         identity.processWord(slot, Layout.processIdentity).store(UInt64(fpx_process_id()))
         identity.processWord(slot, Layout.processStart).store(fpx_process_start(fpx_process_id()))
@@ -260,7 +275,7 @@ extension Segment {
     package func engine(_ pool: Int) -> PoolEngine { engines[pool] }
 
     /// Whether a living process holds a slot.
-    func isLocked(_ slot: Int) -> Bool { fpx_file_byte_is_locked(probe, Self.lockBase + Int64(slot)) }
+    func isLocked(_ slot: Int) -> Bool { Reaper(engines: engines, probe: probe).isLocked(slot) }
 }
 
 extension Segment {

@@ -154,14 +154,16 @@ extension Segment {
         }
         flags.store(0)
     }
+}
 
+extension Reaper {
     /// Publishes the releases that a dead process has begun for others' sessions.
     func finishForeignReleases() {
-        engine(0).forEachSlot { slot in
-            guard engine(0).processWord(slot, Layout.processFlags).load() & PoolEngine.usesHandles != 0 else { return }
+        engines[0].forEachSlot { slot in
+            guard engines[0].processWord(slot, Layout.processFlags).load() & PoolEngine.usesHandles != 0 else { return }
             for index in 0..<Limits.handles {
-                let now = engine(0).entry(index, of: slot).load()
-                if Entry.state(now) == Entry.releasing { engine(Entry.pool(now)).releaseForeign(index, of: slot) }
+                let now = engines[0].entry(index, of: slot).load()
+                if Entry.state(now) == Entry.releasing { engines[Entry.pool(now)].releaseForeign(index, of: slot) }
             }
         }
     }

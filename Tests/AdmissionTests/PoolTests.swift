@@ -63,6 +63,19 @@ import Testing
         }
     }
 
+    @Test func theBypassGaugeFollowsSessionsToOtherWriters() throws {
+        let file = try TemporarySegment()
+        let segment = try Segment.attach(path: file.path)
+        let pool = try segment.pool(0)
+        let one = try segment.openLane(pool: 0)
+        let two = try segment.openLane(pool: 0)
+        one.admit().end()
+        #expect(pool.snapshot().bypassed == 0)
+        two.release(pool.admit())
+        #expect(pool.snapshot().bypassed == 0)
+        #expect(pool.snapshot().bypassedPeak == 1)
+    }
+
     @Test(arguments: Way.allCases)
     func capChangesTakeEffectAtOnce(way: Way) throws {
         try Self.with(way, cap: 10) { pool, admit, end in

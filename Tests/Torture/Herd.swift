@@ -93,7 +93,8 @@ final class Herd {
         let fault = life.generation.fault.load()
         guard fault != 0 else { return }
         let name = Fault(rawValue: fault >> 32).map { "\($0)" } ?? "?"
-        throw Violation(.other, "generation \(life.generation.index) found \(name), detail \(UInt32(truncatingIfNeeded: fault))")
+        throw Violation(
+            .other, "generation \(life.generation.index) found \(name), detail \(UInt32(truncatingIfNeeded: fault))")
     }
 
     func stop(_ child: Int) throws {

@@ -98,7 +98,7 @@ final class Round {
 
     private func disturb(_ random: inout Random) throws {
         let child = random.below(children)
-        switch random.below(39) {
+        switch random.below(41) {
         case 0, 1: try killAndReap(child, &random)
         case 2: try killAndLeaveToSiblings(child, &random)
         case 3: try killAndLeaveToSuccessor(child, &random)
@@ -118,9 +118,9 @@ final class Round {
         case 27, 28, 29: rattle(&random)
         case 30, 31: try stopReapers(child, &random)
         case 32, 33: try stepThreads(child, &random)
-        case 34, 35: try crawl(child, &random)
-        case 36: try stepReaper(child, &random)
-        case 37:
+        case 34, 35, 36: try crawl(child, &random)
+        case 37, 38: try stepReaper(child, &random)
+        case 39:
             let forks = herd.life(child).generation.forkRequest
             forks.store(forks.load() + 1)
         default: break

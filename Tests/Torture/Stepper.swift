@@ -15,6 +15,12 @@ final class Stepper {
     }
     private static let waitForThreads: Int32 = 0x4000_0000
 
+    /// Milliseconds that a single step may take.
+    private static let patience: UInt64 = 300
+
+    /// A stepped thread waits for something.
+    struct Stuck: Error {}
+
     private struct Thread {
         let id: Int32
         /// A signal that it was about to get when it was stopped.
@@ -31,25 +37,37 @@ final class Stepper {
         guard id != 0, System.trace(Request.seize, Int(id), 0, 0) == 0 else { return false }
         threads.append(Thread(id: id))
         guard System.trace(Request.interrupt, Int(id), 0, 0) == 0 else { return false }
-        return awaitStop(threads.count - 1)
+        return awaitStop(threads.count - 1, milliseconds: 30_000) == true
     }
 
     /// One instruction, or one try to leave a restartable sequence: that never ends while it is stepped through.
-    func step(_ index: Int) -> Bool {
+    func step(_ index: Int) throws {
         steps += 1
-        return resume(index, Request.step) && awaitStop(index)
+        try resume(index, Request.step)
+        guard let isStopped = awaitStop(index, milliseconds: Self.patience) else {
+            throw Violation(.other, "a stepped thread is gone")
+        }
+        if isStopped { return }
+        // It sleeps in a system call: it waits for a held thread, or it naps.
+        try interrupt(index)
+        throw Stuck()
     }
 
     /// Lets a thread run for a moment.
-    func run(_ index: Int, microseconds: Int) -> Bool {
-        guard resume(index, Request.resume) else { return false }
+    func run(_ index: Int, microseconds: Int) throws {
+        try resume(index, Request.resume)
         System.sleep(microseconds: microseconds)
-        return System.trace(Request.interrupt, Int(threads[index].id), 0, 0) == 0 && awaitStop(index)
+        try interrupt(index)
+    }
+
+    private func interrupt(_ index: Int) throws {
+        guard System.trace(Request.interrupt, Int(threads[index].id), 0, 0) == 0, awaitStop(index, milliseconds: 30_000) == true
+        else { throw Violation(.other, "a stepped thread cannot be stopped") }
     }
 
     /// All threads run on. Those that a signal to stop is waiting for stop where they are.
     func letGo() {
-        for index in threads.indices { _ = resume(index, Request.detach) }
+        for index in threads.indices { try? resume(index, Request.detach) }
         threads = []
     }
 
@@ -62,18 +80,27 @@ final class Stepper {
         threads = []
     }
 
-    private func resume(_ index: Int, _ request: Int) -> Bool {
+    private func resume(_ index: Int, _ request: Int) throws {
         let signal = threads[index].signal
         threads[index].signal = 0
-        return System.trace(request, Int(threads[index].id), 0, Int(signal)) == 0
+        guard System.trace(request, Int(threads[index].id), 0, Int(signal)) == 0 else {
+            throw Violation(.other, "a stepped thread is gone")
+        }
     }
 
-    private func awaitStop(_ index: Int) -> Bool {
+    /// Nil: the thread is gone. False: it has not stopped in time.
+    private func awaitStop(_ index: Int, milliseconds: UInt64) -> Bool? {
         var status: Int32 = 0
-        while waitpid(threads[index].id, &status, Self.waitForThreads) < 0 {
-            if errno != EINTR { return false }
+        let start = now()
+        while true {
+            let found = waitpid(threads[index].id, &status, Self.waitForThreads | WNOHANG)
+            if found == threads[index].id { break }
+            if found < 0 && errno != EINTR { return nil }
+            let spent = now() - start
+            if spent > milliseconds * 1_000_000 && !System.isRunnable(thread: threads[index].id) { return false }
+            if spent > 20_000 { System.sleep(microseconds: 10) }
         }
-        guard status & 0xff == 0x7f else { return false }
+        guard status & 0xff == 0x7f else { return nil }
         let signal = status >> 8 & 0xff
         if status >> 16 == 0 && signal != SIGTRAP { threads[index].signal = signal }
         return true

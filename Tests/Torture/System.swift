@@ -51,6 +51,17 @@ enum System {
         }
     }
 
+    /// Whether a thread runs or waits for a CPU only.
+    static func isRunnable(thread: Int32) -> Bool {
+        guard let file = fopen("/proc/\(thread)/stat", "r") else { return false }
+        defer { fclose(file) }
+        var text = [CChar](repeating: 0, count: 256)
+        guard fgets(&text, Int32(text.count), file) != nil, let end = strrchr(text, Int32(UInt8(ascii: ")"))) else {
+            return false
+        }
+        return UInt8(bitPattern: end[2]) == UInt8(ascii: "R")
+    }
+
     static func sleep(microseconds: Int) { usleep(UInt32(max(0, microseconds))) }
 }
 

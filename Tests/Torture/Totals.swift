@@ -56,7 +56,8 @@ struct Totals {
         [
             ("rounds", "\(rounds)"), ("operations", "\(operations)"), ("logged", "\(logged)"), ("admitted", "\(admitted)"),
             ("refused", "\(refused)"), ("foreign_releases", "\(foreignReleases)"), ("double_releases", "\(doubleReleases)"),
-            ("kills", "\(kills)"), ("stops", "\(stops)"), ("naps", "\(naps)"), ("steps", "\(steps)"), ("affinity_changes", "\(migrations)"),
+            ("kills", "\(kills)"), ("stops", "\(stops)"), ("naps", "\(naps)"), ("steps", "\(steps)"),
+            ("affinity_changes", "\(migrations)"),
             ("forks", "\(forks)"), ("cap_changes", "\(capChanges)"), ("audits", "\(audits)"), ("probes", "\(probes)"),
             ("collects", "\(collects)"),
         ] + Law.allCases.map { ("violations_\($0.rawValue)", "\(violations[$0] ?? 0)") }

@@ -165,7 +165,11 @@ struct Worker: ~Copyable {
         guard session.verdict == .bypass else { return session.end() }
         if bypassedCount == Self.bypassedCapacity {
             bypassedCount -= 1
-            if byLane { lane.pointee.release((bypassed + bypassedCount).move()) } else { (bypassed + bypassedCount).move().end() }
+            if byLane {
+                lane.pointee.release((bypassed + bypassedCount).move())
+            } else {
+                (bypassed + bypassedCount).move().end()
+            }
         }
         (bypassed + bypassedCount).initialize(to: session)
         bypassedCount += 1

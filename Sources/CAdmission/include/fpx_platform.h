@@ -211,6 +211,10 @@ FPX_INLINE int fpx_file_lock_byte(int descriptor, int64_t byte) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
     return fcntl(descriptor, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
 }
+FPX_INLINE void fpx_file_unlock_byte(int descriptor, int64_t byte) {
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    fcntl(descriptor, F_OFD_SETLK, &lock);
+}
 /* Whether another open file description holds the byte; an error counts as held (a live process is never reaped by mistake). */
 FPX_INLINE bool fpx_file_byte_is_locked(int descriptor, int64_t byte) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
