@@ -10,16 +10,18 @@ extension Segment {
     /// - Returns: how many CPUs' shards were placed; 0 on a machine with one node or without NUMA.
     @discardableResult
     public func placeShardsOnNodes() -> Int {
-        guard numa_available() >= 0, numa_max_node() > 0 else { return 0 }
+        guard numa_available() >= 0, numa_max_node() > 0, let mask = unsafe numa_allocate_nodemask() else { return 0 }
+        defer { unsafe numa_bitmask_free(mask) }
         var placed = 0
         for cpu in 0..<cpus {
             let node = numa_node_of_cpu(Int32(cpu))
-            guard node >= 0, node < Int32(UInt.bitWidth) else { continue }
-            var mask = UInt(1) << UInt(node)
+            guard node >= 0 else { continue }
+            unsafe numa_bitmask_clearall(mask)
+            unsafe numa_bitmask_setbit(mask, UInt32(node))
             let region = unsafe shardRegion(cpu: cpu)
-            // Preferred, not bound: a full node must not make an admission fail.
+            // Preferred, not bound: a full node must not make an admission fail. The kernel reads one bit less than it is told.
             let code = unsafe mbind(
-                region.baseAddress, UInt(region.count), MPOL_PREFERRED, &mask, UInt(UInt.bitWidth), 0)
+                region.baseAddress, UInt(region.count), MPOL_PREFERRED, mask.pointee.maskp, mask.pointee.size + 1, 0)
             if code == 0 { placed += 1 }
         }
         return placed
