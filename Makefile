@@ -11,7 +11,7 @@ PACKAGES := libnuma-dev pkg-config gcc g++ binutils make spin valgrind
 # What `make run` measures: the engine, two floors, and some of the ways others do it.
 DEMO := floor,memory,lane,shard,lock_xadd,shared_cas,limit_atomic,sysv_semaphore,lane_limit_100,shared_cas_limit_100,lane_refusal,steal_stopped,membarrier_stopped
 
-.PHONY: run test setup build bench benchmarks torture model tsan library lint format golden clean help
+.PHONY: run test setup build bench benchmarks torture model numa tsan library lint format golden clean help
 
 run: build ## Build, run the benchmark's short demo, and say what to type next
 	@$(BUILD)/Bench --quick --only $(DEMO)
@@ -61,6 +61,9 @@ torture: build ## SECONDS=600 SEED=1: the long form, 10,000 kills
 
 model: setup ## The Promela models, long form (up to an hour)
 	models/run.sh long
+
+numa: setup ## Placement on memory nodes and CPU hot-plug, on an emulated two-node machine
+	Tests/NUMA/run.sh
 
 tsan: setup ## The fallback under the thread sanitizer
 	$(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'

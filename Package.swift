@@ -43,6 +43,9 @@ let package = Package(
             path: "Tests/Torture", swiftSettings: toolSettings),
         .executableTarget(
             name: "FastPath", dependencies: ["Admission"], path: "Tests/FastPath", swiftSettings: toolSettings),
+        .executableTarget(
+            name: "NUMACheck", dependencies: ["Admission", "AdmissionNUMA", "CNUMA"], path: "Tests/NUMA/NUMACheck",
+            swiftSettings: toolSettings),
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission"],
             exclude: ["Golden"], swiftSettings: toolSettings),
