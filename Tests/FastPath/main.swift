@@ -27,8 +27,8 @@ guard arguments.count == 3, let count = Int(arguments[2]), ["lane", "shard", "re
 let path = "/dev/shm/fpx-fastpath.\(getpid())"
 do {
     try Segment.create(path: path)
-    defer { unlink(path) }
     let segment = try Segment.attach(path: path)
+    unlink(path)  // the mapping is all that is needed
     let pool = try segment.pool(0)
     try pool.setCap(arguments[1] == "refusal" ? 0 : 100_000)
     pool.policy = .block

@@ -50,7 +50,7 @@ done
 (cd "$image" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/image.gz"
 
 # Two nodes of 384 MB and two CPUs each. `-cpu max`: all that the emulator can do, cmpxchg16b among it.
-timeout -k 5 "${LIMIT:-300}" qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu max -smp 4,sockets=2,cores=2 -m 768 \
+timeout --foreground -k 5 "${LIMIT:-300}" qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -cpu max -smp 4,sockets=2,cores=2 -m 768 \
     -object memory-backend-ram,id=m0,size=384M -object memory-backend-ram,id=m1,size=384M \
     -numa node,nodeid=0,cpus=0-1,memdev=m0 -numa node,nodeid=1,cpus=2-3,memdev=m1 \
     -kernel "$kernel" -initrd "$work/image.gz" -append 'console=ttyS0 quiet panic=-1' \
