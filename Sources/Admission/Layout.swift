@@ -16,7 +16,7 @@ import CAdmission
 public enum Limits {
     /// Pools (licence types) in a segment.
     public static let pools = 16
-    /// Processes attached at the same time.
+    /// Processes attached at the same time, one of them the keeper.
     public static let processes = 64
     /// Lanes of one process.
     public static let lanes = 16
@@ -30,7 +30,7 @@ public enum Limits {
 
 package enum Layout {
     static let magic: UInt64 = 0x6670_7861_646d_3031  // "fpxadm01"
-    static let version: UInt64 = 1
+    static let version: UInt64 = 2
 
     static let pageBytes = 4096
     static let poolBytes = 256
@@ -88,6 +88,10 @@ package enum Layout {
     static let writerBypassedPeak = 40
     static let writerRefused = 48
     static let writerCursor = 56
+    static let writerPoolAdmissions = 64
+
+    /// The slot of the keeper, whose sessions outlive its process.
+    static let keeperSlot = Limits.processes - 1
 }
 
 /// The last operation on a pool and its result: one 128-bit word.

@@ -47,7 +47,7 @@ extension PoolEngine {
             let word = loadPool()
             if word.free > 0 {
                 if let done = adjust(word, writer, by: 1) {
-                    if done { return .admitted }
+                    if done { return counted(writer) }
                 } else if let outcome = take(word, writer) {
                     return outcome
                 }
@@ -117,7 +117,13 @@ extension PoolEngine {
             if writer.spare(account) > 0 { return .retry }
         }
         return transact(word, free: -count, loose: loose, operation, target: writer.target, amount: count)
-            ? .admitted : nil
+            ? counted(writer) : nil
+    }
+
+    @inline(__always)
+    private func counted(_ writer: Writer) -> Outcome {
+        writer.poolAdmissions.store(writer.poolAdmissions.load() &+ 1)
+        return .admitted
     }
 
     /// Keeps the session that is released as a spare one. Nil: try again; false: the gate is open.

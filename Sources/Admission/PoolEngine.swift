@@ -38,7 +38,8 @@
 //
 // CRASH
 // At any instruction: a published operation is applied by the next one; an unpublished one never was. A dead process' writers
-// are settled and folded into its balance, and that goes back in one transaction (Segment+Reap.swift).
+// are settled and folded into its balance, and that goes back in one transaction (Segment+Reap.swift). The keeper's sessions stay
+// counted, and its successor takes them over (Segment+Keeper.swift).
 //
 // REFERENCES
 // P. McKenney, "Is Parallel Programming Hard", chapter Counting (limit counters); M. Desnoyers, membarrier(2), rseq(2);
@@ -131,6 +132,7 @@ package struct Writer {
     var bypassedPeak: Word { unsafe Word(memory, at: Layout.writerBypassedPeak) }
     var refused: Word { unsafe Word(memory, at: Layout.writerRefused) }
     var cursor: Word { unsafe Word(memory, at: Layout.writerCursor) }
+    var poolAdmissions: Word { unsafe Word(memory, at: Layout.writerPoolAdmissions) }
 
     var account: Account { pair.account }
 

@@ -15,8 +15,9 @@ public struct PoolSnapshot: Equatable, Sendable {
     /// Sessions that pass uninspected now, and the most that were seen at once.
     public let bypassed: Int
     public let bypassedPeak: Int
-    /// Of the processes attached now: sessions started on fast paths, and admissions over the limit.
+    /// Of the processes attached now: sessions started on fast paths, through the pool (near the limit), and over the limit.
     public let fastAdmissions: UInt64
+    public let poolAdmissions: UInt64
     public let refused: UInt64
     /// Processes attached, writers that may hold spare sessions, and how often those were collected.
     public let processes: Int
@@ -51,6 +52,7 @@ public struct WriterStatistics: Equatable, Sendable {
     public let held: Int
     public let spare: Int
     public let fastAdmissions: UInt64
+    public let poolAdmissions: UInt64
     public let refused: UInt64
     public let bypassed: Int
 }
@@ -77,6 +79,7 @@ extension PoolEngine {
         var spare = 0
         var granted = 0
         var admissions: UInt64 = 0
+        var poolAdmissions: UInt64 = 0
         var refused: UInt64 = 0
         var processes = 0
         forEachSlot { slot in
@@ -89,13 +92,15 @@ extension PoolEngine {
                 granted += account.credit
                 if account.phase != Phase.tight { spare += max(0, writer.spare(account)) }
                 admissions &+= writer.admitted.load()
+                poolAdmissions &+= writer.poolAdmissions.load()
                 refused &+= writer.refused.load()
             }
         }
         let bypassed = observeBypassed()
         return PoolSnapshot(
             cap: cap, inUse: max(0, granted - spare), free: word.free, spare: spare, bypassed: bypassed,
-            bypassedPeak: Int(bypassPeak.load()), fastAdmissions: admissions, refused: refused, processes: processes,
+            bypassedPeak: Int(bypassPeak.load()), fastAdmissions: admissions, poolAdmissions: poolAdmissions,
+            refused: refused, processes: processes,
             looseWriters: word.loose, collects: collects.load(),
             policy: OverLimitPolicy(rawValue: policy.load()) ?? .bypass, conservation: conservation)
     }
@@ -131,7 +136,8 @@ extension Pool {
                         slot: slot, processID: process, kind: kind, held: Int(Int64(bitPattern: admissions &- releases)),
                         spare: account.phase == Phase.tight
                             ? 0 : max(0, account.spare(admitted: admissions, released: releases)),
-                        fastAdmissions: admissions, refused: writer.refused.load(),
+                        fastAdmissions: admissions, poolAdmissions: writer.poolAdmissions.load(),
+                        refused: writer.refused.load(),
                         bypassed: Int(Int64(bitPattern: writer.bypassed.load()))))
             }
         }

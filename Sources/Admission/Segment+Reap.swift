@@ -18,6 +18,17 @@ extension PoolEngine {
             return account.phase == Account.live && account.bound == incarnation
         }
         guard isCurrent() else { return }
+        gather(slot: slot, while: isCurrent)
+        while true {
+            let word = begin()
+            guard isCurrent() else { return }
+            let target = slot << 10 | Self.balanceIndex
+            if transact(word, free: balance(slot).account.credit, .free, target: target, amount: 0) { return }
+        }
+    }
+
+    /// Settles a dead process' writers and folds them into its balance.
+    func gather(slot: Int, while isCurrent: () -> Bool) {
         forEachWriter(of: slot) { writer in
             while true {
                 let word = begin()
@@ -34,12 +45,6 @@ extension PoolEngine {
                 }
             }
         }
-        while true {
-            let word = begin()
-            guard isCurrent() else { return }
-            let target = slot << 10 | Self.balanceIndex
-            if transact(word, free: balance(slot).account.credit, .free, target: target, amount: 0) { return }
-        }
     }
 
     /// Takes this process' slot into use: its balance is free, and its lock is held by us.
@@ -47,6 +52,7 @@ extension PoolEngine {
         forEachWriter(of: slot) { writer in
             for word in [
                 writer.admitted, writer.released, writer.bypassed, writer.bypassedPeak, writer.refused, writer.cursor,
+                writer.poolAdmissions,
             ] {
                 word.store(0)
             }
@@ -82,6 +88,7 @@ struct Reaper {
     func reap() -> Int {
         var dead = 0
         engines[0].forEachSlot { slot in
+            guard slot != Layout.keeperSlot else { return }
             let accounts = engines.map { $0.balance(slot).account }
             guard accounts.contains(where: { $0.phase == Account.live }), !isLocked(slot) else { return }
             finishForeignReleases()

@@ -24,7 +24,7 @@ public final class Segment: Sendable {
     /// CPUs that have shards.
     public let cpus: Int
     public let fenceMode: FenceMode
-    /// This process' slot, 0 to 63.
+    /// This process' slot, 0 to 62; the keeper's is 63.
     public let slot: Int
     /// Number of this attachment, counted over all there ever were.
     public let incarnation: UInt32
@@ -140,7 +140,9 @@ extension Segment {
     }
 
     /// Attaches this process. Do it after fork; a child does not inherit an attachment.
-    public static func attach(path: String) throws(SegmentError) -> Segment {
+    public static func attach(path: String) throws(SegmentError) -> Segment { try attach(path: path, asKeeper: false) }
+
+    static func attach(path: String, asKeeper: Bool) throws(SegmentError) -> Segment {
         fpx_fork_hold()
         defer { fpx_fork_resume() }
         var descriptor: Int32 = -1
@@ -161,7 +163,7 @@ extension Segment {
             let (cpus, fenceMode) = unsafe try validate(memory, path: path, size: UInt64(size))
             try check(unsafe fpx_file_reopen(descriptor, &probe), "open", path)
             let mapping = Mapping(cpus: cpus, fenceMode: fenceMode, size: Int(size), probe: probe)
-            let slot = unsafe try takeSlot(descriptor, memory, mapping)
+            let slot = asKeeper ? unsafe try takeKeeperSlot(descriptor, memory, path) : unsafe try takeSlot(descriptor, memory, mapping)
             guard unsafe fpx_fork_guard(memory, Int(size)) else {
                 throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
             }
@@ -228,14 +230,14 @@ extension Segment {
         defer { for engine in reaper.engines { engine.discard() } }
         while true {
             _ = reaper.reap()
-            for slot in 0..<Limits.processes where !reaper.isTaken(slot) {
+            for slot in 0..<Layout.keeperSlot where !reaper.isTaken(slot) {
                 let byte = lockBase + Int64(slot)
                 guard fpx_file_lock_byte(descriptor, byte) == 0 else { continue }
                 if !reaper.isTaken(slot) { return slot }
                 fpx_file_unlock_byte(descriptor, byte)  // taken and left by another since
             }
-            if (0..<Limits.processes).allSatisfy(reaper.isLocked) {
-                throw .exhausted(what: "process slots", limit: Limits.processes)
+            if (0..<Layout.keeperSlot).allSatisfy(reaper.isLocked) {
+                throw .exhausted(what: "process slots", limit: Layout.keeperSlot)
             }
         }
     }
@@ -248,25 +250,37 @@ extension Segment {
         let incarnation = UInt32(truncatingIfNeeded: unsafe Word(memory, at: Layout.headerIncarnation).add(1) &+ 1)
         let segment = unsafe Segment(
             path: path, mapping: mapping, base: memory, slot: slot, incarnation: incarnation)
-        let identity = segment.engine(0)
+        segment.identify()
+        // The keeper's entries and writers hold its predecessor's sessions. In a pool that it has not entered yet they are clean.
+        if slot == Layout.keeperSlot {
+            segment.takeOver()
+        } else {
+            segment.resetHandles()
+            for pool in 0..<Limits.pools { segment.engine(pool).enter(incarnation: incarnation) }
+        }
+        return segment
+    }
+
+    /// Writes down who holds the slot.
+    private func identify() {
+        let identity = engine(0)
         identity.processWord(slot, Layout.processIdentity).store(UInt64(fpx_process_id()))
         identity.processWord(slot, Layout.processStart).store(fpx_process_start(fpx_process_id()))
         identity.processWord(slot, Layout.processReceived).store(0)
         identity.processWord(slot, Layout.processSent).store(0)
-        segment.resetHandles()
-        for pool in 0..<Limits.pools { segment.engine(pool).enter(incarnation: incarnation) }
-        return segment
     }
 
     /// Whether this process is attached: false in a forked child and after `detach`.
     public var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
 
-    /// Gives back all sessions of this process, and its slot. What still refers to the segment does nothing from now on.
+    /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to the segment does nothing from now on.
     ///
     /// No other thread of this process may be inside a call on the segment meanwhile.
     public func detach() {
         guard isAttached else { return }
-        for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }
+        if slot != Layout.keeperSlot {
+            for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }
+        }
         fpx_file_close(probe)
         unsafe fpx_fork_unguard(base)
         unsafe _ = fpx_map_nothing(base, Layout.size(cpus: cpus))

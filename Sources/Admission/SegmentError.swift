@@ -14,6 +14,8 @@ public enum SegmentError: Error, Equatable {
     case range(what: String, found: Int, allowed: ClosedRange<Int>)
     /// All of a limited number of things are taken.
     case exhausted(what: String, limit: Int)
+    /// Another living process is the segment's keeper.
+    case keeper(path: String, processID: Int)
     /// The kernel refuses membarrier, on which this segment's fences rest.
     case fenceUnavailable(path: String, code: Int32)
     /// The session handle is not in use: released before, of a dead process, or of another segment.
@@ -37,6 +39,8 @@ extension SegmentError: CustomStringConvertible {
             "\(what): found \(found), expected \(allowed.lowerBound) to \(allowed.upperBound)"
         case .exhausted(let what, let limit):
             "all \(limit) \(what) are taken"
+        case .keeper(let path, let processID):
+            "\(path): found a keeper already (process \(processID)), expected none: a segment has one fpxd at a time"
         case .fenceUnavailable(let path, let code):
             "\(path): the kernel refuses membarrier (\(Self.name(code))), which this segment needs; "
                 + "allow the system call, or make the segment with locked fences"

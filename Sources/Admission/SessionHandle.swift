@@ -1,6 +1,6 @@
 // SessionHandle: sessions as 8-byte values that any process may release, checked.
 //
-// Each process has a table of entries in the segment: { generation : 32 | state }. A handle names process slot, pool, kind,
+// Each process has a table of entries in the segment: { generation : 32 | bypassed : 1 | pool : 4 | state : 2 }. A handle names process slot, pool, kind,
 // entry and generation, so that a release finds out whether that very session is still in use. Who releases first swaps the
 // entry's state; the second finds another state or generation and changes nothing.
 //
@@ -29,19 +29,23 @@ public struct SessionHandle: RawRepresentable, Hashable, Sendable {
     package var isValid: Bool { rawValue >> 59 == 1 << 4 }
     var slot: Int { Int(rawValue >> 53 & 63) }
     public var pool: Int { Int(rawValue >> 49 & 15) }
-    var isBypassed: Bool { rawValue >> 48 & 1 == 1 }
-    var entry: Int { Int(rawValue >> 32 & 0xffff) }
+    public var isBypassed: Bool { rawValue >> 48 & 1 == 1 }
+    /// Place in the table of its process, below `Limits.handles`: no other session has it meanwhile.
+    public var entry: Int { Int(rawValue >> 32 & 0xffff) }
     var generation: UInt32 { UInt32(truncatingIfNeeded: rawValue) }
 }
 
-private enum Entry {
+enum Entry {
     static let free: UInt64 = 0
     static let inUse: UInt64 = 1
     static let releasing: UInt64 = 2
 
-    static func make(_ generation: UInt32, _ pool: Int, _ state: UInt64) -> UInt64 {
-        UInt64(generation) << 32 | UInt64(pool) << 2 | state
+    static func make(_ generation: UInt32, _ pool: Int, bypassed: Bool, _ state: UInt64) -> UInt64 {
+        UInt64(generation) << 32 | (bypassed ? 1 << 6 : 0) | UInt64(pool) << 2 | state
     }
+    /// The same session in another state.
+    static func with(_ state: UInt64, _ entry: UInt64) -> UInt64 { entry & ~3 | state }
+    static func isBypassed(_ entry: UInt64) -> Bool { entry >> 6 & 1 == 1 }
     static func state(_ entry: UInt64) -> UInt64 { entry & 3 }
     static func pool(_ entry: UInt64) -> Int { Int(entry >> 2 & 15) }
     static func generation(_ entry: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: entry >> 32) }
@@ -67,7 +71,8 @@ extension PoolEngine {
             let old = entry.load()
             guard Entry.state(old) == Entry.free else { continue }
             let generation = Entry.generation(old) &+ 1
-            guard entry.compareExchange(old, Entry.make(generation, pool, Entry.inUse)).exchanged else { continue }
+            guard entry.compareExchange(old, Entry.make(generation, pool, bypassed: bypassed, Entry.inUse)).exchanged
+            else { continue }
             if step > 0 { writer.cursor.store(writer.cursor.load() &+ UInt64(step)) }
             return SessionHandle(slot: slot, pool: pool, bypassed: bypassed, entry: index, generation: generation)
         }
@@ -77,10 +82,10 @@ extension PoolEngine {
     /// Ends the session of a handle. False: it is not in use, and nothing was changed.
     package func release(_ handle: SessionHandle) -> Bool {
         let entry = entry(handle.entry, of: handle.slot)
-        let inUse = Entry.make(handle.generation, pool, Entry.inUse)
+        let inUse = Entry.make(handle.generation, pool, bypassed: handle.isBypassed, Entry.inUse)
         let own = handle.slot == slot
         let state = own || handle.isBypassed ? Entry.free : Entry.releasing
-        guard entry.compareExchange(inUse, Entry.make(handle.generation, pool, state)).exchanged else { return false }
+        guard entry.compareExchange(inUse, Entry.with(state, inUse)).exchanged else { return false }
         if own {
             release(handle.isBypassed ? .bypass : .inspect)
         } else if handle.isBypassed {
@@ -103,7 +108,7 @@ extension PoolEngine {
             guard Entry.state(now) == Entry.releasing, Entry.pool(now) == pool else { return }
             if balance(slot).account.phase != Account.live {
                 // The process is gone and so is its session; only the entry is left.
-                if entry.compareExchange(now, Entry.make(Entry.generation(now), pool, Entry.free)).exchanged { return }
+                if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return }
                 continue
             }
             if transact(word, free: 1, .releaseHandle, target: slot << 10 | Self.balanceIndex, amount: index) { return }
@@ -116,7 +121,7 @@ extension PoolEngine {
         while true {
             let now = entry.load()
             guard Entry.state(now) == Entry.releasing, high.load() == word.high else { return }
-            if entry.compareExchange(now, Entry.make(Entry.generation(now), Entry.pool(now), Entry.free)).exchanged { return }
+            if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return }
         }
     }
 }
@@ -137,6 +142,25 @@ extension Segment {
         return handle
     }
 
+    /// Whether the session of a handle is in progress.
+    public func isInUse(_ handle: SessionHandle) -> Bool {
+        guard isAttached, handle.isValid else { return false }
+        let entry = engine(handle.pool).entry(handle.entry, of: handle.slot).load()
+        return entry == Entry.make(handle.generation, handle.pool, bypassed: handle.isBypassed, Entry.inUse)
+    }
+
+    /// The handles of this process' sessions in progress.
+    public func handlesInUse() -> [SessionHandle] {
+        guard engine(0).processWord(slot, Layout.processFlags).load() & PoolEngine.usesHandles != 0 else { return [] }
+        return (0..<Limits.handles).compactMap { index in
+            let entry = engine(0).entry(index, of: slot).load()
+            guard Entry.state(entry) == Entry.inUse else { return nil }
+            return SessionHandle(
+                slot: slot, pool: Entry.pool(entry), bypassed: Entry.isBypassed(entry), entry: index,
+                generation: Entry.generation(entry))
+        }
+    }
+
     /// Ends the session of a handle, once.
     public func release(_ handle: SessionHandle) throws(SegmentError) {
         guard isAttached else { throw .detached }
@@ -150,7 +174,7 @@ extension Segment {
         for index in 0..<Limits.handles {
             let entry = engine(0).entry(index, of: slot)
             let now = entry.load()
-            if Entry.state(now) != Entry.free { entry.store(Entry.make(Entry.generation(now), 0, Entry.free)) }
+            if Entry.state(now) != Entry.free { entry.store(Entry.with(Entry.free, now)) }
         }
         flags.store(0)
     }

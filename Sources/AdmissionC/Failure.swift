@@ -60,7 +60,7 @@ func refused(_ failure: Int32) -> fpx_verdict { FPX_BLOCK }
 extension SegmentError {
     var code: Int {
         switch self {
-        case .system, .exists, .inUse: FPX_E_SYSTEM
+        case .system, .exists, .inUse, .keeper: FPX_E_SYSTEM
         case .format: FPX_E_FORMAT
         case .range: FPX_E_ARGUMENT
         case .exhausted: FPX_E_LIMIT

@@ -20,8 +20,8 @@ import Testing
 
     @Test func processSlotsAreLimited() throws {
         let file = try TemporarySegment()
-        let all = try (0..<Limits.processes).map { _ in try Segment.attach(path: file.path) }
-        #expect(throws: SegmentError.exhausted(what: "process slots", limit: 64)) { try Segment.attach(path: file.path) }
+        let all = try (1..<Limits.processes).map { _ in try Segment.attach(path: file.path) }
+        #expect(throws: SegmentError.exhausted(what: "process slots", limit: 63)) { try Segment.attach(path: file.path) }
         for segment in all { segment.detach() }
         #expect(try Segment.attachedProcesses(path: file.path) == 0)
     }

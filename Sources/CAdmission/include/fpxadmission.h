@@ -67,7 +67,8 @@ typedef struct fpx_writer {
     uint64_t bypassed_peak;
     uint64_t refused;  /* admissions over the limit (a statistic: racy between threads of one CPU) */
     uint64_t cursor;   /* where to look for a free session handle */
-    uint64_t reserved[8];
+    uint64_t pool_admissions; /* sessions started through the pool, near the limit (a statistic, racy like refused) */
+    uint64_t reserved[7];
 } fpx_writer;
 
 typedef struct fpx_lane {
@@ -83,7 +84,7 @@ typedef struct fpx_pool_stats {
     int64_t free_sessions;  /* in nobody's hands; negative: a debt after the cap was lowered below use */
     int64_t bypassed;       /* sessions that pass uninspected now */
     int64_t bypassed_peak;
-    uint64_t admitted;      /* sessions ever started through fast paths of the processes attached now */
+    uint64_t admitted;      /* licensed sessions ever started by the processes attached now */
     uint64_t refused;       /* admissions over the limit of the processes attached now */
     uint32_t processes;     /* attached now */
     fpx_verdict over_limit; /* FPX_BYPASS or FPX_BLOCK */

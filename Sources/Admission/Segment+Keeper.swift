@@ -1,0 +1,91 @@
+// The keeper: the one attachment whose sessions outlive its process.
+//
+// A daemon holds sessions for proxies that do not attach themselves. When it dies those sessions go on, so they must stay
+// counted, and its successor must be able to end them. The keeper's slot is therefore never reaped. Who attaches as keeper takes
+// over the slot as its predecessor left it, under the same lock that tells living from dead: the handles in use are the truth
+// of what it holds, and whatever else the slot's writers and balance contain (a session whose handle was not made yet, a
+// release that freed its handle first, spare sessions) goes back.
+//
+// While no keeper lives, collectors still take the slot's spare sessions, and any process may release its handles. A crash in
+// the middle of taking over changes nothing: the next one begins anew.
+
+import CAdmission
+
+extension Segment {
+    /// Attaches this process as the segment's keeper, with the sessions of the last one (`handlesInUse`).
+    ///
+    /// - Throws: `keeper` while another keeper lives; else as `attach`.
+    public static func attachKeeper(path: String) throws(SegmentError) -> Segment { try attach(path: path, asKeeper: true) }
+
+    static func takeKeeperSlot(
+        _ descriptor: Int32, _ memory: UnsafeMutableRawPointer, _ path: String
+    ) throws(SegmentError) -> Int {
+        let slot = Layout.keeperSlot
+        if fpx_file_lock_byte(descriptor, lockBase + Int64(slot)) != 0 {
+            let holder = unsafe Word(memory, at: Layout.processes + slot * Layout.processBytes + Layout.processIdentity).load()
+            throw .keeper(path: path, processID: Int(truncatingIfNeeded: holder))
+        }
+        return slot
+    }
+
+    /// Makes the slot hold what its handles in use say, and nothing else.
+    func takeOver() {
+        for engine in engines where engine.balance(slot).account.phase != Account.live {
+            engine.enter(incarnation: incarnation)
+        }
+        guard engine(0).processWord(slot, Layout.processFlags).load() & PoolEngine.usesHandles != 0 else {
+            for engine in engines { engine.giveBackUnnamed(named: 0, freeEntry: 0) }
+            return
+        }
+        Reaper(engines: engines, probe: probe).finishForeignReleases()
+        for engine in engines { while engine.giveBackUnnamed() {} }
+    }
+}
+
+extension PoolEngine {
+    /// Counts the handles of this process and gives back the sessions that none of them names. False: there were none.
+    ///
+    /// Others may release handles meanwhile: a session leaves the balance before its entry becomes free. So an entry counted
+    /// here, before the balance is read, may be one too many, never one too few.
+    func giveBackUnnamed() -> Bool {
+        var named = 0
+        var bypassed = 0
+        var freeEntry: Int?
+        for index in 0..<Limits.handles {
+            let entry = entry(index, of: slot).load()
+            if Entry.state(entry) == Entry.free {
+                freeEntry = index
+            } else if Entry.pool(entry) == pool {
+                if Entry.isBypassed(entry) { bypassed += 1 } else { named += 1 }
+            }
+        }
+        resetBypassed(to: bypassed)
+        // With no entry free none was lost on the way to one.
+        guard let freeEntry else { return false }
+        return giveBackUnnamed(named: named, freeEntry: freeEntry)
+    }
+
+    @discardableResult
+    func giveBackUnnamed(named: Int, freeEntry: Int) -> Bool {
+        gather(slot: slot) { true }
+        _ = begin()
+        let unnamed = balance(slot).account.credit - named
+        guard unnamed > 0 else { return false }
+        for _ in 0..<unnamed {
+            // The operation frees the entry that it names if it is being released: this one is free already.
+            while !transact(
+                begin(), free: 1, .releaseHandle, target: slot << 10 | Self.balanceIndex, amount: freeEntry)
+            {}
+        }
+        return true
+    }
+
+    private func resetBypassed(to count: Int) {
+        var sum: UInt64 = 0
+        forEachWriter(of: slot) { sum &+= $0.bypassed.load() }
+        let excess = sum &- UInt64(count)
+        if excess == 0 { return }
+        markUsed(lockedShard)
+        lockedShard.bypassed.add(0 &- excess)
+    }
+}
