@@ -145,6 +145,52 @@ extension Pool {
     }
 }
 
+/// What one process has of a pool.
+public struct Holding: Equatable, Sendable {
+    public let slot: Int
+    public let processID: Int
+    /// Licensed sessions in use.
+    public let inUse: Int
+    /// Held in advance by its writers.
+    public let spare: Int
+    public let bypassed: Int
+    /// Licensed sessions ever started, and admissions over the limit.
+    public let admissions: UInt64
+    public let refused: UInt64
+}
+
+extension Pool {
+    /// What each process has: exact while nothing runs, under load of about now.
+    public func holdings() -> [Holding] {
+        var all: [Holding] = []
+        let engine = self.engine
+        engine.forEachSlot { slot in
+            let balance = engine.balance(slot).account
+            guard balance.phase == Account.live else { return }
+            var granted = balance.credit
+            var spare = 0
+            var bypassed: UInt64 = 0
+            var admissions: UInt64 = 0
+            var refused: UInt64 = 0
+            engine.forEachWriter(of: slot) { writer in
+                let account = writer.account
+                granted += account.credit
+                if account.phase != Phase.tight { spare += max(0, writer.spare(account)) }
+                bypassed &+= writer.bypassed.load()
+                admissions &+= writer.admitted.load() &+ writer.poolAdmissions.load()
+                refused &+= writer.refused.load()
+            }
+            all.append(
+                Holding(
+                    slot: slot,
+                    processID: Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load()),
+                    inUse: max(0, granted - spare), spare: spare, bypassed: max(0, Int(Int64(bitPattern: bypassed))),
+                    admissions: admissions, refused: refused))
+        }
+        return all
+    }
+}
+
 /// A process that is attached, or that died and has not been reaped.
 public struct AttachedProcess: Equatable, Sendable {
     public let slot: Int
