@@ -1,0 +1,129 @@
+// Keys are Ed25519 in PEM, as openssl writes them: `PUBLIC KEY` (SubjectPublicKeyInfo) in KID.pem, `PRIVATE KEY` (PKCS 8) in KID.key.
+// The id of a key, `kid` in tokens, is the name of its file without the extension.
+
+import Foundation
+import JWTKit
+
+/// The public keys whose signatures count.
+package struct TrustedKeys: Sendable {
+    private var keys: [String: EdDSA.PublicKey] = [:]
+    /// What was not taken, and why: `system`, `tooLarge`, or `key` for a path that is not there, a file that is no public key, or an
+    /// id that an earlier file has. One bad file must not stop a unit whose licence another key has signed.
+    package private(set) var trouble: [LicensingError] = []
+
+    /// Reads keys: each path is a key file, or a folder of which every `*.pem` is one.
+    package init(paths: [String]) {
+        for path in paths.flatMap({ files(of: $0) }) {
+            do {
+                let id = KeyFile.id(of: path)
+                let key = try KeyFile.publicKey(path)
+                if keys[id] == nil {
+                    keys[id] = key
+                } else {
+                    trouble.append(.key(path: path, found: "a second key of id \(id)", expected: "one file for each id"))
+                }
+            } catch {
+                trouble.append(error)
+            }
+        }
+    }
+
+    /// In order.
+    package var ids: [String] { keys.keys.sorted() }
+
+    package subscript(id: String) -> EdDSA.PublicKey? { keys[id] }
+
+    private mutating func files(of path: String) -> [String] {
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+            trouble.append(.key(path: path, found: "no such file or folder", expected: "public keys"))
+            return []
+        }
+        if !isFolder.boolValue { return [path] }
+        guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
+            trouble.append(.key(path: path, found: "a folder that cannot be listed", expected: "public keys"))
+            return []
+        }
+        return names.filter { $0.hasSuffix(".pem") }.sorted().map { path + "/" + $0 }
+    }
+}
+
+/// The private key of an authority.
+package struct SigningKey: Sendable {
+    package let id: String
+    package let privateKey: EdDSA.PrivateKey
+
+    /// A new key.
+    package init(id: String) throws(LicensingError) {
+        self.id = id
+        do { privateKey = try EdDSA.PrivateKey() } catch {
+            throw .key(path: id, found: "no new key: \(error)", expected: "an Ed25519 private key")
+        }
+    }
+
+    /// Reads a private key.
+    /// - Throws: `system`, `tooLarge`, `key`.
+    package init(path: String) throws(LicensingError) {
+        id = KeyFile.id(of: path)
+        privateKey = try KeyFile.privateKey(path)
+    }
+
+    package var publicPEM: String { privateKey.publicKey.pemRepresentation + "\n" }
+    package var privatePEM: String { privateKey.pemRepresentation + "\n" }
+}
+
+package enum KeyFile {
+    /// The name without folder and extension.
+    package static func id(of path: String) -> String {
+        ((path as NSString).lastPathComponent as NSString).deletingPathExtension
+    }
+
+    /// Whether a name can be a key id: it becomes a file name, and is shown as it is.
+    package static func isID(_ name: String) -> Bool {
+        (1...64).contains(name.utf8.count) && name.first != "." && name.utf8.allSatisfy { Base64URL.isDigit($0) || $0 == 0x2E }
+    }
+
+    /// The public half of a key file of either kind, in PEM.
+    /// - Throws: `system`, `tooLarge`, `key`.
+    package static func publicPEM(_ path: String) throws(LicensingError) -> String {
+        try text(of: path).hasPrefix("-----BEGIN PRIVATE")
+            ? SigningKey(path: path).publicPEM : publicKey(path).pemRepresentation + "\n"
+    }
+
+    static func publicKey(_ path: String) throws(LicensingError) -> EdDSA.PublicKey {
+        let text = try text(of: path)
+        guard let key = try? EdDSA.PublicKey(pem: text) else {
+            throw .key(path: path, found: kind(of: text), expected: "an Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
+        }
+        return key
+    }
+
+    static func privateKey(_ path: String) throws(LicensingError) -> EdDSA.PrivateKey {
+        let text = try text(of: path)
+        // Reading takes a private key of any curve of 32 bytes, so the key must write itself as it was read.
+        guard let key = try? EdDSA.PrivateKey(pem: text), key.pemRepresentation == text else {
+            throw .key(path: path, found: kind(of: text), expected: "an Ed25519 private key in PEM (BEGIN PRIVATE KEY)")
+        }
+        return key
+    }
+
+    private static func text(of path: String) throws(LicensingError) -> String {
+        let id = id(of: path)
+        guard isID(id) else {
+            throw .key(
+                path: path, found: "the key id \(JSONValue.quote(id))",
+                expected: "a file name of at most 64 letters, digits, `-`, `_` and `.`")
+        }
+        guard let bytes = try StoredFile.read(path, limit: 16 << 10) else {
+            throw .key(path: path, found: "no such file", expected: "a key")
+        }
+        return String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    /// The first line if it is one of PEM, and nothing else of what may be a secret.
+    private static func kind(of text: String) -> String {
+        let line = text.prefix { $0 != "\n" }
+        guard line.hasPrefix("-----BEGIN ") else { return "\(text.utf8.count) bytes that are not PEM" }
+        return JSONValue.quote(String(line)) + " with something else in it"
+    }
+}

@@ -1,0 +1,279 @@
+// The keeper holds the licence of a unit: it reads the file, keeps a last good copy, watches the clock, and says what is in force.
+//
+// It remembers two things, the file as last committed and the copy, and judges them anew at each question. What is in force is never
+// stored, so it cannot be stale, and it is the same after a restart:
+//
+//     the file holds now and here                        the file, which becomes the copy
+//     the file is removed                                evaluation or nothing; the copy is retired
+//     the file is refused or does not hold, the copy does    the copy, with a warning
+//     neither holds                                      nothing: the state of the file
+//
+// Locks: `commits` puts commits in a row; `holding` is held for moments, and while the copy or the witness is written (once a
+// minute). A crash at any point leaves whole files (StoredFile), and the judgement above needs nothing else.
+
+import Foundation
+import Synchronization
+
+/// Where a unit's licence lies and how it is judged.
+package struct LicenseConfiguration: Sendable {
+    /// The file that an operator puts in place; nil for none.
+    package var licenseFile: String?
+    /// Whether no file means the built-in evaluation: true where the operator has not named a file.
+    package var evaluatesWhenAbsent: Bool
+    /// Where the last good copy and the clock witness are kept; made where it is missing. One keeper writes in it.
+    package var stateFolder: String
+    /// Files and folders of public keys, see `TrustedKeys`.
+    package var trustedKeys: [String]
+
+    package init(licenseFile: String?, evaluatesWhenAbsent: Bool, stateFolder: String, trustedKeys: [String]) {
+        self.licenseFile = licenseFile
+        self.evaluatesWhenAbsent = evaluatesWhenAbsent
+        self.stateFolder = stateFolder
+        self.trustedKeys = trustedKeys
+    }
+
+    /// The last licence that was in force.
+    package var copyFile: String { stateFolder + "/license.lic" }
+    package var witnessFile: String { stateFolder + "/clock" }
+}
+
+/// What a commit came to.
+package struct CommitReport: Equatable, Sendable {
+    /// What is in force after it.
+    package var status: LicenseStatus
+    /// Why the file is not in force; nil where it is, or where there is none. With `status.isValid` the licence before it was kept.
+    package var refused: LicensingError?
+}
+
+/// Holds the licence of a unit. Safe to use from any thread.
+package final class LicenseKeeper: Sendable {
+    private enum Source {
+        case absent
+        case refused(LicensingError)
+        case license(License)
+
+        var license: License? { if case .license(let license) = self { license } else { nil } }
+    }
+
+    private struct Holding {
+        var file: Source = .absent
+        /// The last good copy.
+        var copy: License?
+        /// The one before it: an epoch that was left behind does not come back.
+        var previous: License?
+        var hardware: Hardware?
+        var witness = ClockWitness()
+        /// The highest time that is on disk, or that failed to get there.
+        var witnessWritten = 0
+        /// What the last commit met with besides the file.
+        var commitWarnings: [String] = []
+        /// What cannot be written; an entry goes when the next write succeeds.
+        var writeWarnings: [String: String] = [:]
+    }
+
+    private static let copyName = "the last good copy"
+    private static let witnessName = "the clock witness"
+
+    package let configuration: LicenseConfiguration
+    private let readHardware: @Sendable () throws(LicensingError) -> Hardware
+    private let clock: @Sendable () -> Date
+    private let holding = Mutex(Holding())
+    private let commits = Mutex<Task<CommitReport, Never>?>(nil)
+
+    private init(
+        _ configuration: LicenseConfiguration, hardware: @escaping @Sendable () throws(LicensingError) -> Hardware,
+        clock: @escaping @Sendable () -> Date
+    ) {
+        self.configuration = configuration
+        self.readHardware = hardware
+        self.clock = clock
+    }
+
+    /// Makes a keeper and reads everything for the first time: the first `commit`.
+    ///
+    /// Nothing that lies in files makes it fail; what is wrong is told by the status.
+    package static func load(
+        _ configuration: LicenseConfiguration,
+        hardware: @escaping @Sendable () throws(LicensingError) -> Hardware = LicenseKeeper.thisMachine,
+        clock: @escaping @Sendable () -> Date = { Date() }
+    ) async -> (keeper: LicenseKeeper, report: CommitReport) {
+        let keeper = LicenseKeeper(configuration, hardware: hardware, clock: clock)
+        return (keeper, await keeper.commit())
+    }
+
+    /// Reads the machine that this runs on.
+    package static let thisMachine: @Sendable () throws(LicensingError) -> Hardware = { () throws(LicensingError) in
+        try Hardware.read()
+    }
+
+    /// The hardware as of the last commit; nil where it could not be read.
+    package var hardware: Hardware? { holding.withLock { $0.hardware } }
+
+    /// What is in force now. Costs some comparisons; writes a file once a minute, and when another licence came into force.
+    package func status() -> LicenseStatus { holding.withLock { judge(&$0).status } }
+
+    /// Reads keys, hardware and the licence file again. Commits that run at the same time are done one after the other.
+    package func commit() async -> CommitReport {
+        let commit = commits.withLock { last in
+            let before = last
+            let commit = Task {
+                _ = await before?.value
+                return await self.read()
+            }
+            last = commit
+            return commit
+        }
+        return await commit.value
+    }
+
+    private func read() async -> CommitReport {
+        var warnings: [String] = []
+        func note(_ error: LicensingError) { warnings.append(error.description) }
+
+        do { try StoredFile.makeFolder(configuration.stateFolder) } catch { note(error) }
+        var hardware: Hardware?
+        do { hardware = try readHardware() } catch { note(error) }
+        let (witness, trouble) = ClockWitness.read(configuration.witnessFile)
+        if let trouble { warnings.append("\(trouble); the time is guarded by what is left") }
+
+        let keys = TrustedKeys(paths: configuration.trustedKeys)
+        let file = await Self.readLicense(configuration.licenseFile, keys)
+        // Without a licence nobody misses a key.
+        if case .absent = file {} else { keys.trouble.forEach(note) }
+        // The copies in memory were verified when they were read: a key that is gone since takes them back at the next start.
+        var copy: License?
+        var previous: License?
+        if holding.withLock({ $0.copy }) == nil {
+            copy = await Self.readCopy(configuration.copyFile, keys, note)
+            previous = await Self.readCopy(StoredFile.previous(of: configuration.copyFile), keys, { _ in })
+        }
+        return holding.withLock { holding in
+            holding.file = file
+            // A question may have been asked meanwhile, and have made a licence the copy.
+            if holding.copy == nil { (holding.copy, holding.previous) = (copy, previous ?? holding.previous) }
+            holding.hardware = hardware
+            // A witness that was written and is gone was removed by a person: it starts anew.
+            let isRemoved = access(configuration.witnessFile, F_OK) != 0 && holding.writeWarnings[Self.witnessName] == nil
+            holding.witness = isRemoved ? ClockWitness() : holding.witness.merging(witness)
+            for case let license? in [file.license, holding.copy] {
+                holding.witness = holding.witness.merging(ClockWitness(signedTime: license.claims.issuedAt))
+            }
+            holding.commitWarnings = warnings
+            holding.witnessWritten = 0
+            let (status, refused) = judge(&holding)
+            return CommitReport(status: status, refused: refused)
+        }
+    }
+
+    private static func readLicense(_ path: String?, _ keys: TrustedKeys) async -> Source {
+        do {
+            guard let path, let bytes = try StoredFile.read(path, limit: LicenseToken.bytesMax) else { return .absent }
+            return .license(try await LicenseToken.verify(bytes, with: keys))
+        } catch {
+            return .refused(error)
+        }
+    }
+
+    private static func readCopy(_ path: String, _ keys: TrustedKeys, _ note: (LicensingError) -> Void) async -> License? {
+        do {
+            guard let bytes = try StoredFile.read(path, limit: LicenseToken.bytesMax) else { return nil }
+            return try await LicenseToken.verify(bytes, with: keys)
+        } catch {
+            note(.damaged(path: path, found: "a last good copy that is none (\(error))", expected: "a licence that verifies"))
+            return nil
+        }
+    }
+}
+
+extension LicenseKeeper {
+    /// Finds what is in force, and makes it last.
+    private func judge(_ holding: inout Holding) -> (status: LicenseStatus, refused: LicensingError?) {
+        let now = Timestamp.seconds(clock())
+        advanceWitness(&holding, to: now)
+        switch holding.file {
+        case .absent:
+            retireCopy(&holding)
+            return (withWarnings(absentStatus(), holding), nil)
+        case .license(let license):
+            do {
+                try checkEpoch(of: license, holding)
+                try license.check(now: now, witness: holding.witness, hardware: holding.hardware)
+                keepCopy(of: license, &holding)
+                return (withWarnings(license.status(now: holding.witness.latest), holding), nil)
+            } catch {
+                return (withWarnings(fallBack(from: license, error, now, holding), holding), error)
+            }
+        case .refused(let error):
+            return (withWarnings(fallBack(from: nil, error, now, holding), holding), error)
+        }
+    }
+
+    private func absentStatus() -> LicenseStatus {
+        guard let path = configuration.licenseFile, !configuration.evaluatesWhenAbsent else {
+            return LicenseStatus(state: .evaluation, claims: .builtInEvaluation)
+        }
+        return LicenseStatus(state: .absent, reason: LicensingError.absent(path: path).description)
+    }
+
+    private func checkEpoch(of license: License, _ holding: Holding) throws(LicensingError) {
+        for case let known? in [holding.copy, holding.previous]
+        where known.claims.licenseID == license.claims.licenseID && known.claims.epoch > license.claims.epoch {
+            throw .superseded(id: license.claims.licenseID, found: license.claims.epoch, known: known.claims.epoch)
+        }
+    }
+
+    /// The copy where it holds; else the reason why the file is not in force.
+    private func fallBack(from license: License?, _ error: LicensingError, _ now: Int, _ holding: Holding) -> LicenseStatus {
+        if let copy = holding.copy, copy != license,
+            (try? copy.check(now: now, witness: holding.witness, hardware: holding.hardware)) != nil
+        {
+            var status = copy.status(now: holding.witness.latest)
+            status.warnings.append(
+                "\(configuration.licenseFile ?? "licence") is refused (\(error.state.rawValue)): \(error); "
+                    + "licence \(copy.claims.licenseID), epoch \(copy.claims.epoch), stays in force")
+            return status
+        }
+        return license?.status(now: holding.witness.latest, error: error)
+            ?? LicenseStatus(state: error.state, reason: error.description)
+    }
+
+    private func withWarnings(_ status: LicenseStatus, _ holding: Holding) -> LicenseStatus {
+        var status = status
+        status.warnings += holding.commitWarnings + holding.writeWarnings.sorted { $0.key < $1.key }.map(\.value)
+        return status
+    }
+
+    private func keepCopy(of license: License, _ holding: inout Holding) {
+        if holding.copy == license { return }
+        (holding.previous, holding.copy) = (holding.copy, license)
+        write(Self.copyName, &holding) { () throws(LicensingError) in
+            try StoredFile.write(license.token + [UInt8(ascii: "\n")], to: configuration.copyFile)
+        }
+    }
+
+    private func retireCopy(_ holding: inout Holding) {
+        guard let copy = holding.copy else { return }
+        (holding.previous, holding.copy) = (copy, nil)
+        write(Self.copyName, &holding) { () throws(LicensingError) in try StoredFile.retire(configuration.copyFile) }
+    }
+
+    private func advanceWitness(_ holding: inout Holding, to now: Int) {
+        holding.witness.highestSeen = max(holding.witness.highestSeen, now)
+        let witness = holding.witness
+        guard witness.latest - holding.witnessWritten >= ClockWitness.writeIntervalSeconds else { return }
+        // Counted as written even when it was not: a full disk is tried again in a minute, not at each question.
+        holding.witnessWritten = witness.latest
+        write(Self.witnessName, &holding) { () throws(LicensingError) in
+            try StoredFile.write(witness.bytes, to: configuration.witnessFile)
+        }
+    }
+
+    private func write(_ what: String, _ holding: inout Holding, _ body: () throws(LicensingError) -> Void) {
+        do {
+            try body()
+            holding.writeWarnings[what] = nil
+        } catch {
+            holding.writeWarnings[what] = "\(what) is not on disk: \(error)"
+        }
+    }
+}

@@ -1,0 +1,76 @@
+// What is in force at a time, and why.
+
+/// The licence in force, or why there is none.
+package struct LicenseStatus: Equatable, Sendable {
+    package var state: LicenseState
+    /// Why it is not valid; nil where it is.
+    package var reason: String?
+    /// What it says; nil where there is no licence, or none to believe.
+    package var claims: LicenseClaims?
+    /// The key that signed it; nil for the built-in evaluation.
+    package var keyID: String?
+    /// Whole days until it ends, a begun one counted: 0 means that it has ended. nil where there is no licence or no end.
+    package var daysLeft: Int?
+    /// What a person should know besides: a refused file, a damaged witness. One sentence each.
+    package var warnings: [String]
+
+    package init(
+        state: LicenseState, reason: String? = nil, claims: LicenseClaims? = nil, keyID: String? = nil, daysLeft: Int? = nil,
+        warnings: [String] = []
+    ) {
+        self.state = state
+        self.reason = reason
+        self.claims = claims
+        self.keyID = keyID
+        self.daysLeft = daysLeft
+        self.warnings = warnings
+    }
+
+    package var isValid: Bool { state.isValid }
+
+    /// Purchased seats, of a licence that has ended too.
+    package func seats(of type: LicenseType) -> Int { claims?.seats[type] ?? 0 }
+
+    /// Seats that may be used now; 0 in every state that is not valid.
+    package func activeSeats(of type: LicenseType) -> Int { isValid ? claims?.activeSeats(of: type) ?? 0 : 0 }
+
+    /// Max licensed sessions; 0 in every state that is not valid.
+    package func cap(of type: LicenseType) -> Int { isValid ? claims?.cap(of: type) ?? 0 : 0 }
+
+    /// The day on which it ends, `2027-01-31`, UTC.
+    package var expiryDate: String? { claims.map { Timestamp.day($0.end) } }
+}
+
+extension License {
+    /// Whether the licence holds now and here.
+    /// - Throws: `clockRollback`, `notYetValid`, `expired`, `paidUntilPassed` or `hardware`: the first of these that is so.
+    package func check(now: Int, witness: ClockWitness, hardware: Hardware?) throws(LicensingError) {
+        // No other time can be told while the clock is known to be wrong.
+        if witness.isRollback(now) { throw .clockRollback(latest: witness.latest) }
+        try checkTime(now: now)
+        let mismatches = claims.hardware.mismatches(with: hardware)
+        if !mismatches.isEmpty { throw .hardware(mismatches) }
+    }
+
+    /// Of the two ends the one that came first is the one that is named.
+    package func checkTime(now: Int) throws(LicensingError) {
+        if now < claims.notBefore - ClockWitness.toleranceSeconds { throw .notYetValid(from: claims.notBefore) }
+        if now >= claims.end {
+            throw claims.leaseExpiry <= claims.paidUntil
+                ? .expired(at: claims.leaseExpiry, isOffline: claims.issuerType == .offline)
+                : .paidUntilPassed(at: claims.paidUntil)
+        }
+    }
+
+    /// The status while it is in force, or with the error why it is not.
+    package func status(now: Int, error: LicensingError? = nil) -> LicenseStatus {
+        let valid: LicenseState =
+            if claims.businessType == .evaluation { .evaluation } else if claims.issuerType == .offline { .offlineActive } else
+            {
+                .active
+            }
+        return LicenseStatus(
+            state: error?.state ?? valid, reason: error?.description, claims: claims, keyID: keyID,
+            daysLeft: max(0, (claims.end - now + 86_399) / 86_400))
+    }
+}

@@ -1,0 +1,153 @@
+// Files that must be whole after a crash at any instruction.
+//
+// A file is written beside its place and renamed into it, so the name always holds either the old bytes or the new ones:
+//
+//     NAME.tmp        written, fsync
+//     NAME.previous   a second name of the file in place (link), itself put in place by a rename
+//     NAME            rename of NAME.tmp
+//     folder          fsync, so that the names survive too
+//
+// A crash leaves at most a `.tmp` behind; nobody reads it, and the next write overwrites it. One process writes in a folder: the
+// daemon that owns the state folder.
+
+import Foundation
+
+package enum StoredFile {
+    /// Where `write` keeps what was there before.
+    package static func previous(of path: String) -> String { path + ".previous" }
+
+    /// The bytes of a regular file; nil where there is no file of that name.
+    ///
+    /// Never reads more than `limit` bytes and never waits, whatever lies there (a pipe, a device, a file that grows).
+    /// - Throws: `system`, `tooLarge` for a file of more than `limit` bytes, `damaged` for what is no regular file.
+    package static func read(_ path: String, limit: Int) throws(LicensingError) -> [UInt8]? {
+        let file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        if file < 0 {
+            if errno == ENOENT || errno == ENOTDIR { return nil }
+            throw .system(call: "open", path: path, code: errno)
+        }
+        defer { close(file) }
+        var status = stat()
+        if fstat(file, &status) != 0 { throw .system(call: "fstat", path: path, code: errno) }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : "something that is not a file"
+            throw .damaged(path: path, found: kind, expected: "a regular file")
+        }
+        if status.st_size > limit { throw .tooLarge(path: path, bytes: Int(status.st_size), limit: limit) }
+        // Files of /proc say that they are empty, so the size is only a hint.
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            let count = Foundation.read(file, &chunk, chunk.count)
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw .system(call: "read", path: path, code: errno)
+            }
+            if count == 0 { return bytes }
+            bytes += chunk[..<count]
+            if bytes.count > limit { throw .tooLarge(path: path, bytes: bytes.count, limit: limit) }
+        }
+    }
+
+    /// Puts a file in place as one step; what was there before is `previous(of:)` afterwards.
+    ///
+    /// Returns when the bytes and the names are on disk. When it throws, the file in place is the old one.
+    /// - Throws: `system`.
+    package static func write(_ bytes: [UInt8], to path: String, mode: mode_t = 0o600) throws(LicensingError) {
+        try writeTemporary(bytes, path: path, mode: mode)
+        try keepPrevious(of: path)
+        try move(temporary(of: path), to: path)
+    }
+
+    /// As `write`, keeping nothing: for files that no one goes back to.
+    package static func replace(_ bytes: [UInt8], at path: String, mode: mode_t) throws(LicensingError) {
+        try writeTemporary(bytes, path: path, mode: mode)
+        try move(temporary(of: path), to: path)
+    }
+
+    /// Writes a file that must not be there yet.
+    /// - Throws: `exists`, `system`.
+    package static func create(_ bytes: [UInt8], at path: String, mode: mode_t) throws(LicensingError) {
+        let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
+        if file < 0 { throw errno == EEXIST ? .exists(path: path) : .system(call: "open", path: path, code: errno) }
+        try fill(file, bytes, path: path)
+        try syncFolder(of: path)
+    }
+
+    /// Takes a file out of its place; it is `previous(of:)` afterwards. No file is no error.
+    /// - Throws: `system`.
+    package static func retire(_ path: String) throws(LicensingError) {
+        if access(path, F_OK) == 0 { try move(path, to: previous(of: path)) }
+    }
+
+    /// Makes a folder for one owner, with those above it, unless it is there.
+    /// - Throws: `system`.
+    package static func makeFolder(_ path: String) throws(LicensingError) {
+        if mkdir(path, 0o700) == 0 || errno == EEXIST { return }
+        let parent = (path as NSString).deletingLastPathComponent
+        guard errno == ENOENT, !parent.isEmpty, parent != path else { throw .system(call: "mkdir", path: path, code: errno) }
+        try makeFolder(parent)
+        if mkdir(path, 0o700) != 0, errno != EEXIST { throw .system(call: "mkdir", path: path, code: errno) }
+    }
+
+    private static func temporary(of path: String) -> String { path + ".tmp" }
+
+    private static func writeTemporary(_ bytes: [UInt8], path: String, mode: mode_t) throws(LicensingError) {
+        let temporary = temporary(of: path)
+        // What a crash left behind may have another mode or be a link to elsewhere: it is removed, not reused.
+        if unlink(temporary) != 0, errno != ENOENT { throw .system(call: "unlink", path: temporary, code: errno) }
+        let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
+        if file < 0 { throw .system(call: "open", path: temporary, code: errno) }
+        try fill(file, bytes, path: temporary)
+    }
+
+    private static func keepPrevious(of path: String) throws(LicensingError) {
+        let previous = previous(of: path)
+        let temporary = temporary(of: previous)
+        if unlink(temporary) != 0, errno != ENOENT { throw .system(call: "unlink", path: temporary, code: errno) }
+        if link(path, temporary) != 0 {
+            if errno == ENOENT { return }
+            throw .system(call: "link", path: path, code: errno)
+        }
+        try rename(temporary, to: previous)
+        // A rename between two names of one file does nothing, so after a crash at this point the temporary name can remain.
+        unlink(temporary)
+    }
+
+    private static func move(_ source: String, to target: String) throws(LicensingError) {
+        try rename(source, to: target)
+        try syncFolder(of: target)
+    }
+
+    private static func rename(_ source: String, to target: String) throws(LicensingError) {
+        if Foundation.rename(source, target) != 0 { throw .system(call: "rename", path: target, code: errno) }
+    }
+
+    private static func fill(_ file: Int32, _ bytes: [UInt8], path: String) throws(LicensingError) {
+        var written = 0
+        while written < bytes.count {
+            let count = bytes[written...].withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
+            if count < 0 {
+                if errno == EINTR { continue }
+                let code = errno
+                close(file)
+                unlink(path)
+                throw .system(call: "write", path: path, code: code)
+            }
+            written += count
+        }
+        let synced = fsync(file)
+        let code = errno
+        close(file)
+        if synced != 0 { throw .system(call: "fsync", path: path, code: code) }
+    }
+
+    private static func syncFolder(of path: String) throws(LicensingError) {
+        let parent = (path as NSString).deletingLastPathComponent
+        let folder = parent.isEmpty ? "." : parent
+        let file = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        if file < 0 { throw .system(call: "open", path: folder, code: errno) }
+        defer { close(file) }
+        if fsync(file) != 0 { throw .system(call: "fsync", path: folder, code: errno) }
+    }
+}

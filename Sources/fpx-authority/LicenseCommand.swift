@@ -1,0 +1,72 @@
+import ArgumentParser
+import Foundation
+import Licensing
+
+struct LicenseCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "license", abstract: "Signs and shows licences.", subcommands: [Sign.self, Show.self])
+}
+
+/// A time on the command line.
+struct DateArgument: ExpressibleByArgument {
+    var seconds: Int
+
+    init?(argument: String) {
+        guard let seconds = Timestamp.parse(argument) else { return nil }
+        self.seconds = seconds
+    }
+}
+
+extension BusinessType: ExpressibleByArgument {}
+extension IssuerType: ExpressibleByArgument {}
+extension HardwarePart: ExpressibleByArgument {}
+
+extension LicenseCommand {
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Shows what a licence says, and whether it verifies.",
+            discussion: """
+                Without --trusted the claims are shown as they are, vouched for by nobody. With it, the exit status is 1 for a licence \
+                that does not verify. Whether it holds at present is shown too; the hardware is a matter of the unit.
+                """)
+
+        @Argument(help: ArgumentHelp("The licence.", valueName: "file"))
+        var file: String
+
+        @Option(help: ArgumentHelp("A public key or a folder of them.", valueName: "folder"))
+        var trusted: [String] = []
+
+        func run() async throws {
+            guard let bytes = try StoredFile.read(file, limit: LicenseToken.bytesMax) else {
+                throw LicensingError.absent(path: file)
+            }
+            let parts = try LicenseToken.split(bytes)
+            print("header: " + Self.text(parts.header))
+            if let claims = try? JSONDecoder().decode([String: JSONValue].self, from: Data(parts.payload)) {
+                print("claims: " + Self.text(claims))
+                for case (let name, .integer(let seconds)?) in Self.times.map({ ($0, claims[$0]) })
+                where Timestamp.range.contains(seconds) {
+                    print("\(name): \(Timestamp.text(seconds))")
+                }
+            }
+            if trusted.isEmpty { return print("signature: not checked, no --trusted") }
+            let keys = TrustedKeys(paths: trusted)
+            for trouble in keys.trouble { Authority.note("warning: \(trouble)") }
+            let license = try await LicenseToken.verify(bytes, with: keys)
+            print("signature: verifies, by key \(license.keyID)")
+            let now = Timestamp.seconds(Date())
+            var failure: LicensingError?
+            do { try license.checkTime(now: now) } catch { failure = error }
+            let status = license.status(now: now, error: failure)
+            print("state: \(status.state.rawValue)" + (status.reason.map { ", " + $0 } ?? ""))
+        }
+
+        private static let times = ["iat", "nbf", "exp", "paid_until"]
+
+        private static func text(_ members: [String: JSONValue]) -> String {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+            return (try? encoder.encode(members)).map { String(decoding: $0, as: UTF8.self) } ?? "not to be shown"
+        }
+    }
+}

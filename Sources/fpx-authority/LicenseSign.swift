@@ -1,0 +1,104 @@
+import ArgumentParser
+import Foundation
+import Licensing
+
+extension LicenseCommand {
+    struct Sign: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Signs a licence.",
+            discussion: """
+                A DATE is 2027-01-31 (the beginning of that day, UTC) or 2027-01-31T12:00:00Z. Dates in the past and in the future are \
+                taken as they are, so that a licence of any state can be made for a test: `--not-before 2020-01-01 --days 14` has \
+                expired, `--not-before 2999-01-01` is not yet valid. A licence that fpx would refuse for its numbers is not made.
+                """)
+
+        @Option(help: ArgumentHelp("The private key; the name of the file is the key id.", valueName: "file"))
+        var key: String
+        @Option(help: "Who it is for.")
+        var customer: String
+        @Option(help: ArgumentHelp("Seats of type furl.", valueName: "n"))
+        var seats: Int
+        @Option(help: ArgumentHelp("Seats of type fnbi.", valueName: "n"))
+        var fnbi = 0
+        @Option(help: ArgumentHelp("Seats of type fcas.", valueName: "n"))
+        var fcas = 0
+        @Option(help: ArgumentHelp("Sessions that a seat is worth.", valueName: "n"))
+        var sessionsPerSeat = 25
+        @Option(
+            help: ArgumentHelp(
+                "Seats of each type that the model bears at most (default: as many as are sold).", valueName: "n"))
+        var modelMax: Int?
+        @Option(help: ArgumentHelp("The lease begins (default: now).", valueName: "date"))
+        var notBefore: DateArgument?
+        @Option(help: ArgumentHelp("The lease lasts so many days (default: 14).", valueName: "n"))
+        var days: Int?
+        @Option(help: ArgumentHelp("The lease ends, instead of --days.", valueName: "date"))
+        var expires: DateArgument?
+        @Option(help: ArgumentHelp("The licence is paid until (default: the end of the lease).", valueName: "date"))
+        var paidUntil: DateArgument?
+        @Option(help: ArgumentHelp("Licensed bandwidth in mbits; 0: not licensed for bandwidth.", valueName: "mbits"))
+        var bandwidth = 2000
+        @Option(help: "What it is for.")
+        var businessType = BusinessType.production
+        @Option(help: "How it is kept alive: by renewals of the lease, or by a file once a year.")
+        var issuerType = IssuerType.automatic
+        @Option(help: "Who issues it.")
+        var issuer = "fpx-authority"
+        @Option(
+            help: ArgumentHelp(
+                "What `fpx show license_hardware_data` printed on the unit; without it the licence runs anywhere.",
+                valueName: "file"))
+        var hardware: String?
+        @Option(
+            help: ArgumentHelp(
+                "A part of the hardware that must stay the same, once for each "
+                    + "(default: cpu_model and logical_cpus_number; offline: total_memory_size too).", valueName: "part"))
+        var bind: [HardwarePart] = []
+        @Option(help: ArgumentHelp("Grows with each licence of the same id.", valueName: "n"))
+        var epoch = 1
+        @Option(help: ArgumentHelp("The licence id (default: a new UUID).", valueName: "id"))
+        var id: String?
+        @Option(help: ArgumentHelp("Where the licence goes; a file that is there is replaced.", valueName: "file"))
+        var out: String
+
+        func validate() throws {
+            if days != nil, expires != nil { throw ValidationError("found --days and --expires, expected one of them") }
+            if let days, !(1...36_600).contains(days) { throw ValidationError("--days: found \(days), expected 1 to 36600") }
+            if hardware == nil, !bind.isEmpty {
+                throw ValidationError("--bind: found no --hardware, expected the data to bind to")
+            }
+        }
+
+        func run() async throws {
+            let now = Timestamp.seconds(Date())
+            let start = notBefore?.seconds ?? now
+            let end = expires?.seconds ?? start + (days ?? 14) * 86_400
+            func ceiling(_ seats: Int) -> Int { modelMax ?? seats }
+            let claims = LicenseClaims(
+                issuer: issuer, customer: customer, licenseID: id ?? UUID().uuidString.lowercased(), issuedAt: now,
+                notBefore: start, leaseExpiry: end, paidUntil: paidUntil?.seconds ?? end,
+                seats: PerType(furl: seats, fnbi: fnbi, fcas: fcas),
+                modelMax: PerType(furl: ceiling(seats), fnbi: ceiling(fnbi), fcas: ceiling(fcas)),
+                sessionsPerSeat: sessionsPerSeat, licensedBandwidth: bandwidth, businessType: businessType,
+                issuerType: issuerType, hardware: try binding(), epoch: epoch)
+            let token = try await LicenseToken.sign(claims, with: SigningKey(path: key))
+            try StoredFile.replace(Array(token.utf8), at: out, mode: 0o644)
+            print("licence \(claims.licenseID) for \(customer), epoch \(epoch), until \(Timestamp.text(claims.end)): \(out)")
+        }
+
+        private func binding() throws -> HardwareBinding {
+            guard let hardware else { return HardwareBinding() }
+            let machine = try Hardware(dataFile: hardware)
+            // An empty text binds to nothing, and would fit every unit that has none either. Some kernels name no CPU model.
+            let missing = [(HardwarePart.cpuModel, machine.cpuModel), (.addressIPv4, machine.addressIPv4)]
+                .filter { $0.1.isEmpty }.map(\.0)
+            if let part = missing.first(where: bind.contains) {
+                throw Refusal(reason: "\(hardware): found no \(part.rawValue), expected one to bind the licence to")
+            }
+            let usual: Set<HardwarePart> =
+                issuerType == .offline
+                ? [.cpuModel, .logicalCPUsNumber, .totalMemorySize] : [.cpuModel, .logicalCPUsNumber]
+            return HardwareBinding(machine, binds: bind.isEmpty ? usual.subtracting(missing) : Set(bind))
+        }
+    }
+}
