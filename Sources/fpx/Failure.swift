@@ -1,0 +1,115 @@
+// Failure: everything that fpx can refuse or miss, its sentence and its exit status.
+
+import Glibc
+
+/// Why a command was not carried out.
+enum Failure: Error, Equatable {
+    // What was typed.
+    case unknown(Noun, found: String, after: String, expected: [String])
+    case ambiguous(Noun, found: String, after: String, candidates: [String])
+    case incomplete(after: String, expected: [String])
+    case unexpected(found: String, after: String)
+    case badArgument(name: String, found: String, expected: String)
+    case openQuote(line: String)
+    case openConfiguration(path: String)
+    case lineTooLong(bytes: Int, limit: Int)
+    case badFilter(found: String, expected: String)
+    case badSocketPath(path: String, reason: String)
+    // What fpxd said, or did not say.
+    case refused(message: String)
+    case noDaemon(socket: String, reason: String)
+    case noPermission(socket: String)
+    case noAnswer(socket: String, seconds: Int)
+    case badAnswer(socket: String, found: String, expected: String)
+    // What this process could not do.
+    case output(reason: String)
+    case terminal(reason: String)
+    case history(path: String)
+
+    /// What a word stands for.
+    enum Noun: String { case command, setting, value }
+
+    /// 1: fpxd refused, or the result could not be written; 2: what was typed; 3: no answer of fpxd.
+    var exitStatus: Int32 {
+        switch self {
+        case .unknown, .ambiguous, .incomplete, .unexpected, .badArgument, .openQuote, .openConfiguration, .lineTooLong,
+            .badFilter, .badSocketPath:
+            2
+        case .refused, .output, .terminal, .history: 1
+        case .noDaemon, .noPermission, .noAnswer, .badAnswer: 3
+        }
+    }
+}
+
+extension Failure: CustomStringConvertible {
+    var description: String {
+        switch self {
+        case .unknown(let noun, let found, let after, let expected):
+            "unknown \(noun.rawValue) \(quoted(found))\(Self.place(after)); \(Self.hint(found, expected))"
+        case .ambiguous(let noun, let found, let after, let candidates):
+            "ambiguous \(noun.rawValue) \(quoted(found))\(Self.place(after)); it may be \(Self.list(candidates))"
+        case .incomplete(let after, let expected):
+            "incomplete command \(quoted(after)); expected \(Self.list(expected))"
+        case .unexpected(let found, let after):
+            "unexpected \(quoted(found))\(Self.place(after)); expected the end of the command"
+        case .badArgument(let name, let found, let expected): "\(name) is \(quoted(found)); expected \(expected)"
+        case .openQuote(let line): "a quote is not closed in \(quoted(line))"
+        case .openConfiguration(let path): "config \(path.shown) without end or abort; nothing was changed"
+        case .lineTooLong(let bytes, let limit): "a line of \(bytes) bytes; expected at most \(limit)"
+        case .badFilter(let found, let expected): "after \"|\" stands \(quoted(found)); expected \(expected)"
+        case .badSocketPath(let path, let reason): "\(quoted(path)) cannot be a socket: \(reason)"
+        case .refused(let message): message.shown
+        case .noDaemon(let socket, let reason): "no daemon at \(socket.shown): \(reason); start fpxd"
+        case .noPermission(let socket):
+            "no permission to use \(socket.shown): only root and members of the group fpx may talk to fpxd"
+        case .noAnswer(let socket, let seconds): "no answer from \(socket.shown) within \(seconds) s"
+        case .badAnswer(let socket, let found, let expected):
+            "no answer of fpxd at \(socket.shown): found \(found.shown), expected \(expected)"
+        case .output(let reason): "the output cannot be written: \(reason)"
+        case .terminal(let reason): "the terminal cannot be used: \(reason)"
+        case .history(let path): "\(path.shown) is no history of fpx; it is left as it is, and nothing is added"
+        }
+    }
+
+    private static func place(_ after: String) -> String { after.isEmpty ? "" : " after \(quoted(after))" }
+
+    private static func list(_ words: [String]) -> String {
+        words.count < 2
+            ? words.joined() : words.dropLast().joined(separator: ", ") + " or " + words[words.count - 1]
+    }
+
+    private static func hint(_ found: String, _ expected: [String]) -> String {
+        let near = nearest(to: found, among: expected)
+        return near.isEmpty
+            ? "expected \(list(expected))" : "did you mean \(list(near.map { quoted($0) }))?"
+    }
+}
+
+/// A text between quotation marks, as messages show what was typed.
+func quoted(_ text: String) -> String {
+    let limit = 200
+    return "\"\(text.count > limit ? text.prefix(limit).shown + "..." : text.shown)\""
+}
+
+extension StringProtocol {
+    /// As it may stand on a terminal: text from elsewhere may hold what moves the cursor, or a line of its own.
+    var shown: String {
+        var result = ""
+        for scalar in unicodeScalars {
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator:
+                result += "\\u{" + String(scalar.value, radix: 16) + "}"
+            default: result.unicodeScalars.append(scalar)
+            }
+        }
+        return result
+    }
+}
+
+/// What the system calls an error.
+func message(of error: Int32) -> String { unsafe String(cString: strerror(error)) }
+
+/// Text that C wrote, up to its zero.
+func string(of characters: [CChar]) -> String {
+    String(decoding: characters.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+}

@@ -1,0 +1,136 @@
+// Answers of a daemon: a small installation in order, and what changes from there.
+
+import ControlAPI
+import Foundation
+
+enum Samples {
+    static let summary = LicenseSummary(
+        state: "Active", valid: true, reason: nil, purchasedSeats: 40, activeSeats: 40, expiryDate: "2027-01-31", daysLeft: 71)
+    static let expired = LicenseSummary(
+        state: "Expired", valid: false, reason: "lease ended on 2026-11-20", purchasedSeats: 40, activeSeats: 0,
+        expiryDate: "2026-11-20", daysLeft: 0)
+    static let evaluation = LicenseSummary(
+        state: "Evaluation", valid: true, reason: "built-in evaluation, no licence file", purchasedSeats: 4, activeSeats: 4,
+        expiryDate: "2026-12-21", daysLeft: 30)
+    static let none = LicenseSummary(
+        state: "Absent", valid: false, reason: "no licence file", purchasedSeats: 0, activeSeats: 0, expiryDate: nil,
+        daysLeft: nil)
+
+    static let start = Date(timeIntervalSince1970: 1_795_000_000)
+
+    static func status(_ license: LicenseSummary = summary) -> SystemStatus {
+        SystemStatus(
+            version: "0.3.0", build: "0042", date: "261121", tag: "GA", license: license, processId: 4711, startedAt: start,
+            uptimeSeconds: 2 * 86400 + 3 * 3600 + 4 * 60 + 5, segment: "/dev/shm/fpx", configurationFile: "/etc/fpx/fpxd.conf",
+            mode: "None")
+    }
+
+    static func license(_ summary: LicenseSummary = summary, type: String = "production") -> LicenseReport {
+        LicenseReport(
+            summary: summary, licenseId: "L-1", customer: "Example", keyId: "k1", epoch: 7, sessionsPerSeat: 25,
+            seats: ["furl": 40, "fnbi": 0, "fcas": 0], modelMax: ["furl": 500, "fnbi": 500, "fcas": 500], addressIpv4: "",
+            totalMemorySize: 7973, logicalCpusNumber: 2, cpuModel: "AMD \"EPYC\" 7/B13", licensedBandwidth: 2000,
+            licensedBandwidthUnit: "mbits", issuerType: "automatic", businessType: type)
+    }
+
+    static func seats(_ license: LicenseSummary = summary) -> SeatsReport {
+        func type(_ name: String, _ seats: Int, _ current: Int) -> SeatsOfType {
+            SeatsOfType(
+                type: name, modelMax: 500, activeSeats: seats, purchasedSeats: seats, fabricSeats: 0, haSeats: 0,
+                maxSessions: seats * 25, currentSessions: current, currentBypassed: 0, maxBypassed: 17)
+        }
+        return SeatsReport(mode: "None", license: license, types: [type("furl", 40, 812), type("fnbi", 0, 0)])
+    }
+
+    static let sessions = SessionsReport(
+        total: 3,
+        sessions: [
+            SessionEntry(
+                id: "00000001000000a1", key: "6f1c", hook: "haproxy", type: "furl", verdict: "inspect",
+                client: "192.0.2.7:40112", processId: 4801, startedAt: start),
+            SessionEntry(
+                id: "00000001000000a2", key: "\u{1b}[2Jevil\nline", hook: "haproxy", type: "furl", verdict: "bypass",
+                client: nil,
+                processId: 48, startedAt: start),
+        ])
+
+    static let statistics = SessionStatistics(
+        hooks: [.init(hook: "haproxy", counters: ["released": 90, "admitted": 100])],
+        processes: [
+            .init(
+                slot: 0, processId: 4801, name: "haproxy", alive: true, type: "furl", inUse: 10, spare: 6, bypassed: 0,
+                admissions: 100, refused: 0)
+        ],
+        cpus: [.init(cpu: 0, type: "furl", held: -3, spare: 6, admissions: 100)])
+
+    static let performance = PerformanceReport(
+        cpus: [
+            .init(cpu: nil, user: 1, system: 2, nice: 0, idle: 96, iowait: 1, irq: 0, softirq: 0),
+            .init(cpu: 0, user: 2, system: 4, nice: 0, idle: 92, iowait: 2, irq: 0, softirq: 0),
+        ],
+        memory: .init(total: 8_000_000, used: 2_000_000, free: 5_000_000, available: 5_500_000),
+        windows: [
+            .init(minutes: 1, averageSessions: 812, peakSessions: 900, setupRate: 30),
+            .init(minutes: 10, averageSessions: 700, peakSessions: 950, setupRate: 20),
+            .init(minutes: 30, averageSessions: 600, peakSessions: 1000, setupRate: 10),
+        ],
+        uptimeSeconds: 3 * 3600)
+
+    static let hardware = HardwareReport(
+        cpuModel: "AMD EPYC 7B13", logicalCpusNumber: 2, totalMemorySize: 7973, addressesIpv4: ["192.0.2.1"], hostname: "gw1")
+
+    static func configuration(_ values: [String: String] = [:]) -> ConfigurationReport {
+        func setting(_ name: String, _ standard: String, _ allowed: [String]?, _ help: String, _ changes: Bool = true)
+            -> ConfigurationReport.Setting
+        {
+            .init(
+                name: name, value: values[name] ?? standard, defaultValue: standard, allowed: allowed, help: help,
+                changeable: changes)
+        }
+        return ConfigurationReport(sections: [
+            .init(
+                path: "system global",
+                settings: [
+                    setting("license-overlimit", "bypass", ["bypass", "block"], "Verdict of a session over the limit"),
+                    setting("license-file", "/etc/fpx/license.lic", nil, "Path of the licence", false),
+                    setting("hostname", "", nil, "Name of this unit"),
+                ])
+        ])
+    }
+
+    static let events = EventsReport(events: [
+        .init(at: start, level: "info", subject: "daemon", message: "started"),
+        .init(at: start, level: "warning", subject: "license", message: "30 days left"),
+    ])
+
+    /// What a daemon in order says.
+    static let answer: TestDaemon.Answer = { request, body in
+        switch request {
+        case "GET /v1/status": .value(status())
+        case "GET /v1/seats": .value(seats())
+        case "GET /v1/license": .value(license())
+        case "GET /v1/license/hardware": .value(hardware)
+        case "GET /v1/sessions", "GET /v1/sessions?limit=2": .value(sessions)
+        case "DELETE /v1/sessions": .value(SessionsCleared(cleared: 3))
+        case "DELETE /v1/sessions/00000001000000a1": .value(SessionsCleared(cleared: 1))
+        case "GET /v1/sessions/stats": .value(statistics)
+        case "GET /v1/config": .value(configuration())
+        case "PATCH /v1/config": patched(body)
+        case "GET /v1/performance": .value(performance)
+        case "POST /v1/commit": .value(CommitReport(applied: true, license: summary, messages: ["licence L-1, epoch 7 -> 8"]))
+        case "GET /v1/events", "GET /v1/events?limit=2": .value(events)
+        default: .refusal(404, "not_found", "nothing at \(request)")
+        }
+    }
+
+    private static func patched(_ body: Data) -> Reply {
+        guard let change = try? ControlJSON.decoder().decode(ConfigurationChange.self, from: body) else {
+            return .refusal(400, "bad_request", "the body is no change")
+        }
+        if let value = change.set["hostname"], value.contains(" ") {
+            return .refusal(
+                422, "invalid_value", "hostname is \"\(value)\"; expected a name without blanks; nothing was changed")
+        }
+        return .value(configuration(change.set))
+    }
+}

@@ -1,0 +1,211 @@
+// What the commands print, byte for byte.
+
+import ControlAPI
+import Foundation
+import Testing
+
+@testable import fpx
+
+@Suite struct TextTests {
+    @Test func statusHasItsTwoLinesFirst() {
+        #expect(
+            Text.status(Samples.status()) == """
+                Version: fpxd v0.3.0,build0042,261121 (GA)
+                License: Active, seat 40, active seat 40, expiry date 2027-01-31
+                License days left: 71
+                License sharing mode: None
+                Segment: /dev/shm/fpx
+                Configuration: /etc/fpx/fpxd.conf
+                Process: 4711
+                Started: 2026-11-18T11:06:40Z
+                Uptime: 2 days,  3 hours,  4 minutes
+
+                """)
+    }
+
+    @Test(arguments: [
+        (
+            Samples.expired,
+            "License: Expired, seat 40, active seat 0, expiry date 2026-11-20\nLicense reason: lease ended on 2026-11-20\n"
+        ),
+        (
+            Samples.evaluation,
+            "License: Evaluation, seat 4, active seat 4, expiry date 2026-12-21\n"
+                + "License note: built-in evaluation, no licence file\n"
+        ),
+        (Samples.none, "License: Absent, seat 0, active seat 0, expiry date none\nLicense reason: no licence file\n"),
+    ])
+    func statusSaysWhy(_ license: LicenseSummary, _ lines: String) {
+        #expect(Text.status(Samples.status(license)).hasPrefix("Version: fpxd v0.3.0,build0042,261121 (GA)\n" + lines))
+    }
+
+    @Test func detailIsThreeLines() throws {
+        #expect(
+            try Text.seatsInDetail(Samples.seats())
+                == "Purchased License Seat: 40\nAvailable License Seat: 40\nMax Licensed Session: 1000\n")
+    }
+
+    @Test func detailNamesWhatIsNotInOrder() throws {
+        let expired = try Text.seatsInDetail(Samples.seats(Samples.expired))
+        #expect(expired.hasSuffix("Max Licensed Session: 1000\nLicense state: Expired (lease ended on 2026-11-20)\n"))
+        let evaluation = try Text.seatsInDetail(Samples.seats(Samples.evaluation))
+        #expect(evaluation.hasSuffix("\nLicense state: Evaluation (built-in evaluation, no licence file)\n"))
+        var without = Samples.seats()
+        without.types.removeFirst()
+        #expect(throws: Text.MissingType(found: ["fnbi"])) { try Text.seatsInDetail(without) }
+    }
+
+    @Test func seatsHaveABlockForEachType() {
+        #expect(
+            Text.seats(Samples.seats()) == """
+                License sharing mode: None
+                License state: Active
+
+                License type: furl
+                    Model max seats: 500
+                    Active seats: 40
+                    Available purchased seats: 40
+                    Available fabric seats: 0
+                    Available HA seats: 0
+                    Max licensed session: 1000
+                    Current licensed sessions: 812
+                    Current bypassed sessions: 0
+                    Max bypassed sessions: 17
+
+                License type: fnbi
+                    Model max seats: 500
+                    Active seats: 0
+                    Available purchased seats: 0
+                    Available fabric seats: 0
+                    Available HA seats: 0
+                    Max licensed session: 0
+                    Current licensed sessions: 0
+                    Current bypassed sessions: 0
+                    Max bypassed sessions: 17
+
+                """)
+    }
+
+    @Test func licenseIsOneLine() throws {
+        #expect(Text.license(Samples.license()) == "Production license for 2000 mbits valid until 2027-01-31\n")
+        #expect(
+            Text.license(Samples.license(Samples.evaluation, type: "evaluation"))
+                == "Evaluation license for 2000 mbits valid until 2026-12-21\n")
+        #expect(
+            Text.license(Samples.license(Samples.expired))
+                == "Production license for 2000 mbits valid until 2026-11-20\n"
+                + "License state: Expired (lease ended on 2026-11-20)\n"
+        )
+        #expect(Text.license(Samples.license(Samples.none)) == "No license: no licence file\n")
+        #expect(
+            try JSONLine.license(Samples.license())
+                == #"{"address_ipv4":"","total_memory_size":7973,"logical_cpus_number":2,"cpu_model":"AMD \"EPYC\" 7/B13","#
+                + #""expiration_date":"2027-01-31","licensed_bandwidth":2000,"issuer_type":"automatic","#
+                + #""business_type":"production","licensed_bandwidth_unit":"mbits"}"# + "\n")
+    }
+
+    @Test func hardwareKeepsItsOrder() throws {
+        #expect(
+            try JSONLine.hardware(Samples.hardware)
+                == #"{"cpu_model":"AMD EPYC 7B13","logical_cpus_number":2,"total_memory_size":7973,"#
+                + #""addresses_ipv4":["192.0.2.1"],"hostname":"gw1"}"# + "\n")
+    }
+
+    @Test func performance() {
+        #expect(
+            Text.performance(Samples.performance) == """
+                CPU states: 1% user 2% system 0% nice 96% idle 1% iowait 0% irq 0% softirq
+                CPU0 states: 2% user 4% system 0% nice 92% idle 2% iowait 0% irq 0% softirq
+                Memory: 8000000k total, 2000000k used (25.0%), 5000000k free (62.5%), 500000k freeable (6.3%)
+                Average sessions: 812 sessions in 1 minute, 700 sessions in 10 minutes, 600 sessions in 30 minutes
+                Maximal sessions: 900 sessions in 1 minute, 950 sessions in 10 minutes, 1000 sessions in 30 minutes
+                Average session setup rate: 30 sessions per second in last 1 minute, \
+                20 sessions per second in last 10 minutes, \
+                10 sessions per second in last 30 minutes
+                Uptime: 0 days,  3 hours,  0 minutes
+
+                """)
+    }
+
+    @Test func absurdFiguresDoNotTrap() {
+        var report = Samples.performance
+        report.memory = .init(total: 1, used: .max, free: .min, available: .max)
+        report.uptimeSeconds = .min
+        #expect(Text.performance(report).contains("1k total"))
+        report.memory.total = 0
+        #expect(Text.performance(report).contains("(0.0%)"))
+    }
+
+    @Test func tablesAreAligned() {
+        #expect(
+            Text.sessions(Samples.sessions) == """
+                ID                HOOK     TYPE  VERDICT  CLIENT           PROCESS  STARTED               KEY
+                00000001000000a1  haproxy  furl  inspect  192.0.2.7:40112     4801  2026-11-18T11:06:40Z  6f1c
+                00000001000000a2  haproxy  furl  bypass   -                     48  2026-11-18T11:06:40Z  \
+                \\u{1b}[2Jevil\\u{a}line
+                Total: 3 sessions, the 2 oldest listed
+
+                """)
+        #expect(Text.sessions(SessionsReport(total: 0, sessions: [])) == "Total: 0 sessions\n")
+        #expect(
+            Text.statistics(Samples.statistics) == """
+                HOOK     COUNTER   VALUE
+                haproxy  admitted    100
+                haproxy  released     90
+
+                SLOT  PROCESS  NAME     ALIVE  TYPE  IN_USE  SPARE  BYPASSED  ADMISSIONS  REFUSED
+                   0     4801  haproxy  yes    furl      10      6         0         100        0
+
+                CPU  TYPE  HELD  SPARE  ADMISSIONS
+                  0  furl    -3      6         100
+
+                """)
+        #expect(
+            Text.events(Samples.events) == """
+                2026-11-18T11:06:40Z  info     daemon   started
+                2026-11-18T11:06:40Z  warning  license  30 days left
+
+                """)
+    }
+
+    @Test func configurationIsSetLines() throws {
+        let section = try Samples.configuration(["license-overlimit": "block"]).global
+        #expect(
+            Text.section(section) == """
+                config system global
+                    set license-overlimit block
+                    set license-file /etc/fpx/license.lic
+                    set hostname ""
+                end
+
+                """)
+        #expect(Text.section(section.changed) == "config system global\n    set license-overlimit block\nend\n")
+    }
+
+    /// Nothing from outside may move the cursor or make a line of its own.
+    @Test func nothingFromOutsideControlsTheTerminal() throws {
+        let evil = "a\u{1b}]0;x\u{7}\r\nb\u{85}\u{2028}\u{202e}"
+        var summary = Samples.expired
+        summary.reason = evil
+        summary.state = evil
+        var status = Samples.status(summary)
+        status.segment = evil
+        var license = Samples.license(summary)
+        license.businessType = evil
+        let outputs = [
+            Text.status(status), Text.license(license), Text.seats(Samples.seats(summary)),
+            try Text.seatsInDetail(Samples.seats(summary)), Text.table([[evil]]),
+            Text.commit(CommitReport(applied: true, license: summary, messages: [evil])),
+            Text.section(try Samples.configuration(["hostname": evil]).global), "\(Failure.refused(message: evil))\n",
+        ]
+        for output in outputs {
+            let controls = output.unicodeScalars.filter { $0 != "\n" && $0.shownDiffers }
+            #expect(controls.isEmpty, "\(output.debugDescription)")
+            #expect(!output.contains("\nb"))
+        }
+    }
+}
+
+extension Unicode.Scalar {
+    fileprivate var shownDiffers: Bool { String(self).shown != String(self) }
+}
