@@ -1,0 +1,211 @@
+/* ngx_fpx.c - see ngx_fpx.h. This file is linked into both modules. nginx loads modules with RTLD_GLOBAL, so the names below
+ * that are not static exist once in a process: the first module's. That is how both come to share one attachment, which
+ * matters since a host has 64 process slots. */
+#include "ngx_fpx.h"
+#include <ngx_event.h>
+
+#define NGX_FPX_SEGMENT "/dev/shm/fpx/segment"
+#define NGX_FPX_RETRY_MSEC 1000
+
+struct ngx_fpx_attachment_s {
+    ngx_fpx_attachment_t *next;
+    fpx_segment *segment;           /* NULL: not attached, and `retry` is set */
+    fpx_lane *lanes[FPX_POOLS_MAX]; /* opened on first use */
+    ngx_event_t retry;
+    char problem[256]; /* what the log has been told; empty: all is well */
+    char path[];
+};
+
+/* All segments that this worker uses: one, or two when http and stream name different ones. Attaching must come after fork, so
+ * the master, which runs neither init_process nor requests, leaves this empty. */
+ngx_fpx_attachment_t *ngx_fpx_attachments;
+
+/* ---- Settings ---- */
+
+static const char *const ngx_fpx_pools[] = {"furl", "fnbi", "fcas"};
+
+void ngx_fpx_init_main_conf(ngx_fpx_main_conf_t *main) {
+    static const ngx_str_t usual = ngx_string(NGX_FPX_SEGMENT);
+    if (main->segment.data == NULL) main->segment = usual;
+}
+
+ngx_fpx_conf_t *ngx_fpx_create_conf(ngx_conf_t *cf) {
+    ngx_fpx_conf_t *conf = ngx_palloc(cf->pool, sizeof(ngx_fpx_conf_t));
+    if (conf == NULL) return NULL;
+    conf->enable = NGX_CONF_UNSET;
+    conf->pool = NGX_CONF_UNSET_UINT;
+    conf->fail = NGX_CONF_UNSET_UINT;
+    return conf;
+}
+
+void ngx_fpx_merge_conf(ngx_fpx_main_conf_t *main, ngx_fpx_conf_t *outer, ngx_fpx_conf_t *conf) {
+    ngx_conf_merge_value(conf->enable, outer->enable, 0);
+    ngx_conf_merge_uint_value(conf->pool, outer->pool, 0);
+    ngx_conf_merge_uint_value(conf->fail, outer->fail, FPX_BYPASS);
+    if (conf->enable) main->used = 1;
+}
+
+static char *ngx_fpx_wrong(ngx_conf_t *cf, const ngx_str_t *directive, const ngx_str_t *found, const char *expected) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "directive \"%V\": found \"%V\", expected %s", directive, found, expected);
+    return NGX_CONF_ERROR;
+}
+
+char *ngx_fpx_set_segment(ngx_conf_t *cf, ngx_command_t *command, void *conf) {
+    ngx_fpx_main_conf_t *main = conf;
+    ngx_str_t *words = cf->args->elts;
+    if (main->segment.data != NULL) return "is duplicate";
+    if (words[1].len == 0 || words[1].data[0] != '/') {
+        return ngx_fpx_wrong(cf, &command->name, &words[1], "an absolute path such as " NGX_FPX_SEGMENT);
+    }
+    main->segment = words[1];
+    return NGX_CONF_OK;
+}
+
+char *ngx_fpx_set_pool(ngx_conf_t *cf, ngx_command_t *command, void *conf) {
+    ngx_uint_t *pool = &((ngx_fpx_conf_t *)conf)->pool;
+    ngx_str_t *words = cf->args->elts;
+    if (*pool != NGX_CONF_UNSET_UINT) return "is duplicate";
+    for (ngx_uint_t i = 0; i < sizeof(ngx_fpx_pools) / sizeof(ngx_fpx_pools[0]); i++) {
+        if (ngx_strcmp(words[1].data, ngx_fpx_pools[i]) == 0) {
+            *pool = i;
+            return NGX_CONF_OK;
+        }
+    }
+    ngx_int_t number = ngx_atoi(words[1].data, words[1].len);
+    if (number == NGX_ERROR || number >= FPX_POOLS_MAX) {
+        return ngx_fpx_wrong(cf, &command->name, &words[1], "furl, fnbi, fcas, or the number of a pool, 0 to 15");
+    }
+    *pool = number;
+    return NGX_CONF_OK;
+}
+
+char *ngx_fpx_set_fail(ngx_conf_t *cf, ngx_command_t *command, void *conf) {
+    ngx_uint_t *fail = &((ngx_fpx_conf_t *)conf)->fail;
+    ngx_str_t *words = cf->args->elts;
+    if (*fail != NGX_CONF_UNSET_UINT) return "is duplicate";
+    if (ngx_strcmp(words[1].data, "open") == 0) {
+        *fail = FPX_BYPASS;
+    } else if (ngx_strcmp(words[1].data, "closed") == 0) {
+        *fail = FPX_BLOCK;
+    } else {
+        return ngx_fpx_wrong(cf, &command->name, &words[1], "open or closed");
+    }
+    return NGX_CONF_OK;
+}
+
+/* ---- Attachments ---- */
+
+/* Tells the log what is wrong: once, until it changes. */
+static void ngx_fpx_report(ngx_fpx_attachment_t *attachment) {
+    const char *problem = fpx_last_error();
+    if (ngx_strncmp(attachment->problem, problem, sizeof(attachment->problem) - 1) == 0) return;
+    ngx_cpystrn((u_char *)attachment->problem, (u_char *)problem, sizeof(attachment->problem));
+    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                  "fpx: %s; sessions get the verdict of \"fpx_fail\"; this worker tries again each second", problem);
+}
+
+static void ngx_fpx_attach(ngx_event_t *event) {
+    ngx_fpx_attachment_t *attachment = event->data;
+    if (fpx_attach(attachment->path, &attachment->segment) != FPX_OK) {
+        ngx_fpx_report(attachment);
+        event->log = ngx_cycle->log;
+        ngx_add_timer(event, NGX_FPX_RETRY_MSEC);
+        return;
+    }
+    if (attachment->problem[0] != '\0') {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "fpx: attached to %s", attachment->path);
+        attachment->problem[0] = '\0';
+    }
+}
+
+/* This worker's attachment to the segment that `main` names; NULL: no memory. */
+static ngx_fpx_attachment_t *ngx_fpx_attachment(ngx_fpx_main_conf_t *main) {
+    if (main->attachment != NULL) return main->attachment;
+    ngx_fpx_attachment_t *attachment = ngx_fpx_attachments;
+    while (attachment != NULL && ngx_strcmp(attachment->path, main->segment.data) != 0) attachment = attachment->next;
+    if (attachment == NULL) {
+        /* Not from a cycle's pool: without a master process a reload replaces the cycle, and this stays. */
+        attachment = ngx_calloc(sizeof(ngx_fpx_attachment_t) + main->segment.len + 1, ngx_cycle->log);
+        if (attachment == NULL) return NULL;
+        ngx_memcpy(attachment->path, main->segment.data, main->segment.len);
+        attachment->next = ngx_fpx_attachments;
+        ngx_fpx_attachments = attachment;
+        attachment->retry.handler = ngx_fpx_attach;
+        attachment->retry.data = attachment;
+        attachment->retry.cancelable = 1; /* it does not keep a worker that is shutting down */
+        ngx_fpx_attach(&attachment->retry);
+    }
+    main->attachment = attachment;
+    return attachment;
+}
+
+static fpx_lane *ngx_fpx_lane(ngx_fpx_main_conf_t *main, ngx_uint_t pool) {
+    ngx_fpx_attachment_t *attachment = ngx_fpx_attachment(main);
+    if (attachment == NULL || attachment->segment == NULL) return NULL;
+    fpx_lane **lane = &attachment->lanes[pool];
+    if (*lane == NULL && fpx_lane_open(attachment->segment, pool, lane) != FPX_OK) ngx_fpx_report(attachment);
+    return *lane;
+}
+
+void ngx_fpx_init_process(ngx_fpx_main_conf_t *main) {
+    /* The cache manager and loader are no workers: they serve nobody and shall take no process slot. */
+    if (main == NULL || !main->used || (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)) return;
+    (void)ngx_fpx_attachment(main);
+}
+
+/* Death would give the sessions back as well, but only when somebody reaps. A worker that is told to terminate, or passes its
+ * worker_shutdown_timeout, drops its connections without their clean-up: detaching ends their sessions all the same. */
+void ngx_fpx_exit_process(void) {
+    for (ngx_fpx_attachment_t *attachment = ngx_fpx_attachments; attachment != NULL; attachment = attachment->next) {
+        if (attachment->segment != NULL) (void)fpx_detach(attachment->segment);
+        attachment->segment = NULL;
+        ngx_memzero(attachment->lanes, sizeof(attachment->lanes));
+    }
+}
+
+/* ---- Sessions ---- */
+
+static void ngx_fpx_end(void *data) {
+    ngx_fpx_session_t *session = data;
+    if (session->lane != NULL) fpx_lane_release(session->lane, session->verdict);
+}
+
+static ngx_fpx_session_t *ngx_fpx_find(ngx_pool_t *memory, ngx_uint_t pool) {
+    for (ngx_pool_cleanup_t *cleanup = memory->cleanup; cleanup != NULL; cleanup = cleanup->next) {
+        ngx_fpx_session_t *session = cleanup->data;
+        if (cleanup->handler == ngx_fpx_end && session->pool == pool) return session;
+    }
+    return NULL;
+}
+
+ngx_fpx_session_t *ngx_fpx_session(const ngx_fpx_conf_t *conf, ngx_pool_t *connection, ngx_pool_t *request) {
+    ngx_fpx_session_t *session = ngx_fpx_find(request, conf->pool);
+    return session != NULL ? session : ngx_fpx_find(connection, conf->pool);
+}
+
+ngx_fpx_session_t *ngx_fpx_admit(ngx_fpx_main_conf_t *main, const ngx_fpx_conf_t *conf, ngx_pool_t *connection,
+                                 ngx_pool_t *request) {
+    ngx_fpx_session_t *session = ngx_fpx_session(conf, connection, request);
+    if (session != NULL) return session;
+
+    fpx_lane *lane = ngx_fpx_lane(main, conf->pool);
+    fpx_verdict verdict = lane != NULL ? fpx_lane_admit(lane) : (fpx_verdict)conf->fail;
+    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(verdict == FPX_BLOCK ? request : connection, sizeof(*session));
+    if (cleanup == NULL) {
+        if (lane != NULL) fpx_lane_release(lane, verdict);
+        return NULL;
+    }
+    session = cleanup->data;
+    *session = (ngx_fpx_session_t){.lane = lane, .pool = conf->pool, .verdict = verdict};
+    cleanup->handler = ngx_fpx_end;
+    return session;
+}
+
+void ngx_fpx_set_verdict(ngx_variable_value_t *value, fpx_verdict verdict) {
+    static const ngx_str_t names[] = {ngx_string("inspect"), ngx_string("bypass"), ngx_string("block")};
+    value->data = names[verdict].data;
+    value->len = names[verdict].len;
+    value->valid = 1;
+    value->no_cacheable = 0;
+    value->not_found = 0;
+}
