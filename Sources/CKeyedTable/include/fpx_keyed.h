@@ -1,0 +1,126 @@
+/* fpx_keyed.h - sessions by key and by client end point in two RCU hash tables (liburcu), and the kernel's news of sockets
+ * that are gone. Plain functions, for Swift to call.
+ *
+ * Progress: find, add, remove and the walks are lock-free (cds_lfht); readers register themselves with the "bp" flavour of RCU,
+ * so any thread may call. A node that has left the tables is freed after a grace period by liburcu's own thread, which starts
+ * with the first removal; nothing starts when the library is loaded. */
+#ifndef FPX_KEYED_H
+#define FPX_KEYED_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FPX_KEY_BYTES 192
+
+/* One session, as it stands in the journal and in a node. IPv4 addresses are mapped into IPv6 (::ffff:a.b.c.d). */
+typedef struct fpx_record {
+    uint64_t handle; /* its entry is the record's place in the journal */
+    uint64_t started; /* milliseconds since 1970 */
+    uint64_t owner_start; /* clock ticks since boot */
+    int32_t owner_pid; /* 0: unknown */
+    uint16_t client_port; /* 0: the hook does not tell the client */
+    uint16_t local_port; /* 0: unknown */
+    uint8_t client[16];
+    uint8_t verdict;
+    uint8_t hook;
+    uint8_t key_length;
+    uint8_t by_socket; /* 1: ends with its socket */
+    uint8_t reserved[12];
+    uint8_t key[FPX_KEY_BYTES];
+} fpx_record;
+_Static_assert(sizeof(fpx_record) == 256 && offsetof(fpx_record, key) == 64, "a journal record never crosses a page");
+
+/* A node. All but the state is written before the node is in a table and never again, except the two words of the reconciler,
+ * which one thread owns. */
+typedef struct fpx_session {
+    fpx_record record;
+    uint64_t state; /* atomic, see KeyedSessions.swift */
+    uint64_t admitted; /* monotonic nanoseconds; 0: restored */
+    uint64_t misses; /* dumps in a row that did not show the session's socket */
+} fpx_session;
+
+typedef struct fpx_keyed_table fpx_keyed_table;
+/* Where a walk stands. Valid within one read section. */
+typedef struct fpx_walk { void *node, *next; } fpx_walk;
+
+/* NULL: no memory. */
+fpx_keyed_table *fpx_keyed_create(void);
+/* Frees all nodes. No other thread may use the table. */
+void fpx_keyed_destroy(fpx_keyed_table *table);
+
+/* Nodes found between these two stay readable until the second. */
+void fpx_read_begin(void);
+void fpx_read_end(void);
+
+/* A node of zeros in no table; NULL: no memory. */
+fpx_session *fpx_session_make(void);
+/* Frees a node that was never in a table. */
+void fpx_session_discard(fpx_session *session);
+/* Adds by hook and key; returns the node that has this key now: the one given, or one that was there before. */
+fpx_session *fpx_keyed_add(fpx_keyed_table *table, fpx_session *session);
+fpx_session *fpx_keyed_find(fpx_keyed_table *table, uint8_t hook, const uint8_t *key, size_t length);
+/* Makes the session known by its client end point too. Once. */
+void fpx_keyed_link(fpx_keyed_table *table, fpx_session *session);
+/* Takes it from that table again; later calls do nothing. */
+void fpx_keyed_unlink(fpx_keyed_table *table, fpx_session *session);
+/* Takes the node from both tables and frees it after a grace period. False: another has. */
+bool fpx_keyed_remove(fpx_keyed_table *table, fpx_session *session);
+
+/* All sessions, one by one; NULL at the end. */
+fpx_session *fpx_keyed_first(fpx_keyed_table *table, fpx_walk *walk);
+fpx_session *fpx_keyed_next(fpx_keyed_table *table, fpx_walk *walk);
+/* The sessions of one client end point. */
+fpx_session *fpx_client_first(fpx_keyed_table *table, const uint8_t address[16], uint16_t port, fpx_walk *walk);
+fpx_session *fpx_client_next(fpx_keyed_table *table, fpx_walk *walk);
+
+/* ---- Processes ---- */
+
+/* A descriptor that is readable once the process is dead (a zombie is), or -errno. */
+int fpx_pidfd_open(int pid);
+/* Sets dead[i] for each descriptor that is readable. Does not wait. */
+void fpx_pidfd_poll(const int *descriptors, bool *dead, size_t count);
+/* When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); 0 if it cannot be read. */
+uint64_t fpx_start_of(int pid);
+/* 1: the process is in this process' network namespace, 0: in another, -1: cannot be told. */
+int fpx_same_network(int pid);
+
+/* ---- Sockets ---- */
+
+/* One end of a TCP connection: this host's port, and the other end. */
+typedef struct fpx_flow {
+    uint8_t remote[16];
+    uint16_t remote_port;
+    uint16_t local_port;
+} fpx_flow;
+
+/* A netlink socket that hears of each TCP socket destroyed in this network namespace; -errno (EPERM: needs CAP_NET_ADMIN). */
+int fpx_destroyed_open(size_t receive_bytes);
+/* Up to `capacity` sockets that were destroyed (at least 64); 0: none now; -ENOBUFS: the kernel had to drop some. */
+int fpx_destroyed_read(int descriptor, fpx_flow *flows, size_t capacity);
+/* A netlink socket for dumps, or -errno. */
+int fpx_dump_open(void);
+/* Asks for all TCP sockets of one family (4 or 6) that have another end. 0 or -errno. */
+int fpx_dump_begin(int descriptor, int family);
+/* The next ones; 0: that was all; -errno. Waits for the kernel. */
+int fpx_dump_read(int descriptor, fpx_flow *flows, size_t capacity);
+/* Sockets that one call of the two above may give. */
+#define FPX_FLOWS 1024
+
+/* ---- Files and clocks ---- */
+
+/* Opens or makes a regular file (mode 0600) and tells its size. Its descriptor, or -errno (EINVAL: not a regular file). */
+int fpx_file_open_sized(const char *path, int64_t *size);
+/* Empties a file and makes it `bytes` long, all zeros and no blocks. 0 or errno. */
+int fpx_file_reset(int descriptor, int64_t bytes);
+/* Reads or writes all bytes. 0 or errno (EIO: the file is too short). */
+int fpx_file_read(int descriptor, void *bytes, size_t count, int64_t offset);
+int fpx_file_write(int descriptor, const void *bytes, size_t count, int64_t offset);
+void fpx_descriptor_close(int descriptor);
+const char *fpx_errno_name(int number);
+
+/* Nanoseconds that never go back; milliseconds since 1970. */
+uint64_t fpx_monotonic(void);
+uint64_t fpx_milliseconds(void);
+/* Lets other threads run. */
+void fpx_yield(void);
+#endif

@@ -1,0 +1,232 @@
+// KeyedSessions: sessions that a proxy names by keys of its own, because it holds no handle.
+//
+// A session is a node in an RCU hash table (liburcu's cds_lfht), found by hook and key, and where the hook tells it by the
+// client's end point. Its place in the count is a handle of the keeper's attachment, which outlives the daemon; its journal
+// record tells the daemon's next life whose it is. The order of an admission: node, handle, record, state. Killed in between,
+// the next life finds a handle without its record and gives it back: nobody was told a verdict.
+//
+// A node's state is one word, and who changes it owns what follows:
+//
+//     deciding --> handle --------> ended          the node leaves the tables
+//         |           \-----------> remembered     keys are unique and others than the hook ended it: a late end finds it
+//         \--> endedEarly --> ended                its end came while it was decided
+//     (no node) --> remembered                     its end came before its admission
+//
+// (a) Exactly one thread moves a node from `deciding` or from its handle, so a handle is released once.
+// (b) An admission moves the state to the handle before it looks whether its owner is dead; a sweep marks the owner before it
+//     walks. So one of the two ends the session of an owner that dies meanwhile.
+// (c) A remembered node leaves the table by its age alone.
+//
+// Progress: admissions and ends of different keys are lock-free (remembering takes a mutex); an admission of a key that another
+// thread is deciding waits for that decision, which waits for nobody.
+
+public import Admission
+import CKeyedTable
+import Glibc
+import Synchronization
+
+/// A hook's name for a session: 1 to 192 bytes.
+public struct SessionKey: Hashable, Sendable, CustomStringConvertible {
+    public static let length = 1...Int(FPX_KEY_BYTES)
+    let bytes: [UInt8]
+
+    public init(_ bytes: some Collection<UInt8>) throws(KeyedSessionsError) {
+        guard Self.length.contains(bytes.count) else { throw .key(bytes: bytes.count, allowed: Self.length) }
+        self.bytes = Array(bytes)
+    }
+
+    public init(_ text: String) throws(KeyedSessionsError) { try self.init(text.utf8) }
+
+    public var description: String { String(decoding: bytes, as: UTF8.self) }
+}
+
+/// What a hook tells of a new session.
+public struct SessionRequest: Sendable {
+    public let key: SessionKey
+    public let hook: Hook
+    /// Pool of the segment, 0 to 15.
+    public let pool: Int
+    /// The proxy's process; nil: unknown.
+    public let owner: WatchedOwner?
+    public let client: ClientEndpoint?
+    /// The proxy's own port of the client's connection.
+    public let localPort: UInt16?
+    /// Whether the end of the client's socket ends the session. Only where the proxy's sockets are in this network namespace.
+    public let endsWithSocket: Bool
+
+    public init(
+        key: SessionKey, hook: Hook, pool: Int, owner: WatchedOwner? = nil, client: ClientEndpoint? = nil,
+        localPort: UInt16? = nil, endsWithSocket: Bool = true
+    ) throws(KeyedSessionsError) {
+        guard (0..<Limits.pools).contains(pool) else {
+            throw .range(what: "pool", found: pool, allowed: 0...(Limits.pools - 1))
+        }
+        self.key = key
+        self.hook = hook
+        self.pool = pool
+        self.owner = owner
+        self.client = client
+        self.localPort = localPort
+        self.endsWithSocket = endsWithSocket && client != nil
+    }
+}
+
+enum State {
+    static let deciding: UInt64 = 0
+    static let endedEarly: UInt64 = 1
+    static let ended: UInt64 = 2
+    static let remembered: UInt64 = 3
+
+    /// A handle in use: its highest bit is always set.
+    static func isLive(_ state: UInt64) -> Bool { state >> 63 == 1 }
+}
+
+/// All keyed sessions of a host. Any thread may call anything.
+public final class KeyedSessions: Sendable {
+    let segment: Segment
+    let pools: [Pool]
+    let table: KeyedTable
+    let owners = OwnerWatch()
+    let counters = Counters()
+    private let journal: Journal
+    let memory = Mutex(EndedMemory())
+    /// Monotonic time of the last admission of a session that ends with its socket: tells the reconciler whether to look.
+    let lastSocketAdmission = Atomic<UInt64>(0)
+
+    /// Takes over the sessions of the daemon's earlier life.
+    ///
+    /// - Parameters:
+    ///   - segment: attached as keeper. As an ordinary attachment it works too, but its sessions end with this process.
+    ///   - journal: a file on the same kind of file system as the segment, for this process alone.
+    /// - Throws: `journal` when the file is no journal while there are sessions that it should describe; `system`.
+    public init(segment: Segment, journal path: String) throws(KeyedSessionsError) {
+        guard let table = KeyedTable() else { throw .system(call: "malloc", path: path, code: ENOMEM) }
+        let kept = segment.handlesInUse()
+        self.segment = segment
+        self.table = table
+        pools = (0..<Limits.pools).compactMap { try? segment.pool($0) }
+        journal = try Journal(path: path, isNeeded: !kept.isEmpty)
+        for handle in kept { restore(handle) }
+    }
+
+    private func restore(_ handle: SessionHandle) {
+        guard let record = journal.read(handle), let hook = Hook(rawValue: record.hook) else {
+            // Its admission was cut short: nobody was told the verdict.
+            try? segment.release(handle)
+            return
+        }
+        let isNew = table.reading { () -> Bool in
+            // Made as undecided, so that it can be found only when it can be ended whole.
+            guard let (node, isNew) = table.add(record, state: State.deciding, admitted: 0), isNew else { return false }
+            if record.by_socket == 1 { table.linkClient(node) }
+            node.state.store(handle.rawValue)
+            return true
+        }
+        guard isNew else {
+            try? segment.release(handle)
+            return
+        }
+        counters.count(.restored, hook)
+        if record.owner_pid != 0 {
+            let owner = Owner(processID: record.owner_pid, startTime: record.owner_start)
+            if let watched = owners.watch(owner), watched.isDead { release(owner: owner) }
+        }
+    }
+}
+
+// MARK: - Admit
+
+extension KeyedSessions {
+    private enum Found {
+        case verdict(Verdict)
+        case isDeciding
+        case wasEnding
+    }
+
+    /// The verdict of a session, decided and counted when its key is new. The same key again, while the session is in progress,
+    /// gets the same verdict.
+    public func admit(_ request: SessionRequest) -> Verdict {
+        let record = fpx_record(request, started: fpx_milliseconds())
+        while true {
+            let found = table.reading { () -> Found in
+                guard let (node, isNew) = table.add(record, state: State.deciding, admitted: fpx_monotonic()) else {
+                    return .verdict(exhausted(request))
+                }
+                return isNew ? .verdict(decide(node, request, record)) : meet(node, request)
+            }
+            switch found {
+            case .verdict(let verdict): return verdict
+            case .isDeciding: fpx_yield()
+            case .wasEnding: continue
+            }
+        }
+    }
+
+    /// What a node that has the key already means to an admission.
+    private func meet(_ node: Node, _ request: SessionRequest) -> Found {
+        let state = node.state.load()
+        if State.isLive(state) {
+            counters.count(.repeated, request.hook)
+            return .verdict(SessionHandle(rawValue: state).isBypassed ? .bypass : .inspect)
+        }
+        switch state {
+        case State.remembered:
+            counters.count(.late, request.hook)
+            return .verdict(.bypass)
+        case State.ended:
+            table.remove(node)  // who ended it may have been stopped before it got here
+            return .wasEnding
+        default:
+            return .isDeciding
+        }
+    }
+
+    private func decide(_ node: Node, _ request: SessionRequest, _ described: fpx_record) -> Verdict {
+        let session = pools[request.pool].admit()
+        let verdict = session.verdict
+        if verdict == .block {
+            counters.count(.blocked, request.hook)
+            drop(node)
+            return .block
+        }
+        let made = try? segment.handle(session)
+        guard let handle = made ?? nil else {
+            drop(node)
+            return exhausted(request)
+        }
+        var record = described
+        record.handle = handle.rawValue
+        record.verdict = verdict.rawValue
+        guard journal.write(record, entry: handle.entry) else {
+            try? segment.release(handle)
+            drop(node)
+            return exhausted(request)
+        }
+        counters.count(verdict == .inspect ? .admitted : .bypassed, request.hook)
+        if record.by_socket == 1 {
+            table.linkClient(node)
+            lastSocketAdmission.store(node.admitted, ordering: .releasing)
+        }
+        if !node.state.compareExchange(State.deciding, handle.rawValue).exchanged {
+            // Its end came meanwhile and was counted by who brought it.
+            if record.by_socket == 1 { table.unlinkClient(node) }
+            try? segment.release(handle)
+            drop(node)
+        } else if let owner = request.owner, owner.isDead, end(node, handle.rawValue, .endedByOwnerDeath) {
+            counters.count(.endedByOwnerDeath, request.hook)
+        }
+        return verdict
+    }
+
+    /// Takes a node without a session out of the table.
+    private func drop(_ node: Node) {
+        node.state.store(State.ended)
+        table.remove(node)
+    }
+
+    /// The answer to a session that cannot be kept: it is as over the limit as any that finds no licence.
+    private func exhausted(_ request: SessionRequest) -> Verdict {
+        counters.count(.exhausted, request.hook)
+        return pools[request.pool].policy == .block ? .block : .bypass
+    }
+}

@@ -1,0 +1,191 @@
+import Foundation
+import Testing
+
+@testable import Admission
+@testable import KeyedSessions
+
+@Suite struct RestoreTests {
+    @Test func sessionsOutliveTheDaemon() throws {
+        let fixture = try Fixture(cap: 3)
+        let process = try IdleProcess()
+        let owner = try fixture.watch(process)
+        for index in 0..<5 {
+            _ = try fixture.admit("\(index)", owner: index == 4 ? owner : nil, client: "192.0.2.1", port: 100 + index)
+        }
+        let before = fixture.sessions.list(limit: 10).sessions
+        try fixture.restart()
+        #expect(fixture.sessions.list(limit: 10).sessions == before)
+        #expect(fixture.count(.restored) == 5)
+        #expect(try fixture.snapshot().inUse == 3)
+        #expect(try fixture.snapshot().bypassed == 2)
+        #expect(try fixture.admit("1") == .inspect)
+        #expect(try fixture.admit("4") == .bypass)
+        #expect(try fixture.release("0"))
+        #expect(fixture.sessions.release(client: try ClientEndpoint("192.0.2.1", port: 102)) == 1)
+        process.kill()
+        #expect(
+            eventually {
+                fixture.sessions.tick()
+                return fixture.sessions.list(limit: 10).total == 2
+            })
+        // Its process dies while the daemon is away.
+        let other = try IdleProcess()
+        let second = try fixture.watch(other)
+        _ = try fixture.admit("6", owner: second)
+        try fixture.restart {
+            other.kill()
+            other.process.waitUntilExit()
+        }
+        #expect(fixture.count(.endedByOwnerDeath) == 1)
+        #expect(fixture.sessions.clearAll() == 2)
+        try fixture.expectEmpty()
+    }
+
+    @Test func handlesWithoutARecordGoBack() throws {
+        let fixture = try Fixture(cap: 3)
+        _ = try fixture.admit("kept")
+        let own = try fixture.keeper.pool(0)
+        let lost = try #require(try fixture.keeper.handle(own.admit()))
+        #expect(try fixture.snapshot().inUse == 2)
+        try fixture.restart()
+        #expect(try fixture.snapshot().inUse == 1)
+        #expect(!fixture.keeper.handlesInUse().contains(lost))
+        #expect(try fixture.release("kept"))
+        try fixture.expectEmpty()
+    }
+
+    /// Whatever stands in the file: the daemon starts, and what it cannot read is not counted any more.
+    @Test func damagedRecords() throws {
+        let seed = testSeed()
+        print("seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        for round in 0..<60 {
+            let fixture = try Fixture(cap: 10)
+            for index in 0..<20 { _ = try fixture.admit("\(index)", client: "192.0.2.1", port: 1 + index) }
+            let entries = fixture.keeper.handlesInUse().map(\.entry)
+            try fixture.restart {
+                let file = try #require(FileHandle(forUpdatingAtPath: fixture.journalPath))
+                for entry in entries where Bool.random(using: &random) {
+                    for _ in 0..<Int.random(in: 1...40, using: &random) {
+                        try file.seek(toOffset: UInt64(4096 + entry * 256 + Int.random(in: 0..<256, using: &random)))
+                        try file.write(contentsOf: [UInt8.random(in: 0...255, using: &random)])
+                    }
+                }
+                try file.close()
+            }
+            fixture.sessions.tick()
+            let listed = fixture.sessions.list(limit: 100)
+            let snapshot = try fixture.snapshot()
+            #expect(listed.total == snapshot.inUse + snapshot.bypassed, "seed \(seed) round \(round)")
+            #expect(Set(fixture.keeper.handlesInUse()) == Set(listed.sessions.map(\.handle)), "seed \(seed) round \(round)")
+            #expect(listed.total < 20, "seed \(seed) round \(round)")
+            fixture.sessions.clearAll()
+            try fixture.expectEmpty()
+        }
+    }
+
+    @Test func twoRecordsOfOneKey() throws {
+        let fixture = try Fixture(cap: 10)
+        _ = try fixture.admit("a")
+        _ = try fixture.admit("b")
+        let entries = fixture.keeper.handlesInUse().map(\.entry)
+        try fixture.restart {
+            let file = try #require(FileHandle(forUpdatingAtPath: fixture.journalPath))
+            try file.seek(toOffset: UInt64(4096 + entries[0] * 256 + 64))
+            let key = try #require(try file.read(upToCount: 192))
+            try file.seek(toOffset: UInt64(4096 + entries[1] * 256 + 64))
+            try file.write(contentsOf: key)
+            try file.close()
+        }
+        #expect(fixture.sessions.list(limit: 9).total == 1)
+        #expect(try fixture.snapshot().inUse == 1)
+        fixture.sessions.clearAll()
+        try fixture.expectEmpty()
+    }
+
+    @Test func aFileThatIsNoJournal() throws {
+        let fixture = try Fixture(cap: 10)
+        let path = fixture.journalPath
+        _ = try fixture.admit("a")
+        // With sessions that depend on it, it is an error; nothing is changed.
+        #expect(throws: KeyedSessionsError.journal(path: path, field: "size", found: 4, expected: 16_781_312)) {
+            try fixture.restart { try Data("text".utf8).write(to: URL(fileURLWithPath: path)) }
+        }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == Data("text".utf8))
+        #expect(try fixture.snapshot().inUse == 1)
+        fixture.keeper.detach()
+        // Without the file the sessions end: nobody knows whose they are.
+        try fixture.restart { unlink(path) }
+        try fixture.expectEmpty()
+        // Without sessions a wrong file is replaced.
+        try fixture.restart { try Data("text".utf8).write(to: URL(fileURLWithPath: path)) }
+        _ = try fixture.admit("b")
+        #expect(
+            throws: KeyedSessionsError.journal(
+                path: path, field: "version", found: 7, expected: 1)
+        ) {
+            try fixture.restart {
+                let file = try #require(FileHandle(forUpdatingAtPath: path))
+                try file.seek(toOffset: 8)
+                try file.write(contentsOf: [7])
+                try file.close()
+            }
+        }
+        fixture.keeper.detach()
+        #expect(throws: KeyedSessionsError.self) {
+            try fixture.restart {
+                unlink(path)
+                mkdir(path, 0o700)
+            }
+        }
+        rmdir(path)
+        fixture.keeper.detach()
+        try fixture.restart()
+        try fixture.expectEmpty()
+    }
+
+    /// A daemon is killed again and again while four of its threads admit and end sessions; each next one takes over what is
+    /// there. Count, list and handles agree at every start.
+    @Test func killedAtAnyMoment() throws {
+        let seed = testSeed()
+        print("seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        let fixture = try Fixture(cap: 500)
+        fixture.keeper.detach()
+        let victim = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+            .appendingPathComponent("KeyedSessionsVictim")
+        var restored = 0
+        for round in 0..<40 {
+            let process = Process()
+            process.executableURL = victim
+            process.arguments = [fixture.segmentPath, fixture.journalPath, "\(seed)", "\(round)"]
+            let pipe = Pipe()
+            process.standardOutput = pipe
+            try process.run()
+            // Its first byte says that it admits.
+            try #require(try pipe.fileHandleForReading.read(upToCount: 1)?.count == 1, "seed \(seed) round \(round)")
+            usleep(UInt32.random(in: 0...15_000, using: &random))
+            kill(process.processIdentifier, SIGKILL)
+            process.waitUntilExit()
+            let keeper = try Segment.attachKeeper(path: fixture.segmentPath)
+            let sessions = try KeyedSessions(segment: keeper, journal: fixture.journalPath)
+            let listed = sessions.list(limit: .max)
+            let snapshot = try fixture.snapshot()
+            #expect(snapshot.conservation?.holds == true, "seed \(seed) round \(round)")
+            #expect(snapshot.inUse == listed.sessions.count { $0.verdict == .inspect }, "seed \(seed) round \(round)")
+            #expect(snapshot.bypassed == listed.sessions.count { $0.verdict == .bypass }, "seed \(seed) round \(round)")
+            #expect(snapshot.inUse <= 500)
+            #expect(Set(keeper.handlesInUse()) == Set(listed.sessions.map(\.handle)), "seed \(seed) round \(round)")
+            restored += sessions.count(.restored, of: .haproxy)
+            // Some end here, so that the table does not only fill.
+            for session in listed.sessions where Int.random(in: 0..<4, using: &random) == 0 {
+                #expect(sessions.release(key: try SessionKey(session.key), hook: .haproxy))
+            }
+            keeper.detach()
+        }
+        #expect(restored > 40)
+        try fixture.restart()
+        fixture.sessions.clearAll()
+        try fixture.expectEmpty()
+    }
+}

@@ -1,0 +1,120 @@
+import Foundation
+import Testing
+
+@testable import Admission
+@testable import KeyedSessions
+
+/// A segment and a journal of their own, a keeper with keyed sessions, and an observer who is not the keeper.
+final class Fixture {
+    let segmentPath: String
+    let journalPath: String
+    let observer: Segment
+    private(set) var keeper: Segment
+    private(set) var sessions: KeyedSessions
+
+    init(cap: Int) throws {
+        let name = "/dev/shm/fpx-keyed.\(getpid()).\(UInt32.random(in: 0...UInt32.max))"
+        segmentPath = name
+        journalPath = name + ".sessions"
+        try Segment.create(path: name)
+        observer = try Segment.attach(path: name)
+        for pool in 0..<3 { try observer.pool(pool).setCap(cap) }
+        keeper = try Segment.attachKeeper(path: name)
+        sessions = try KeyedSessions(segment: keeper, journal: journalPath)
+    }
+
+    deinit {
+        keeper.detach()
+        observer.detach()
+        unlink(segmentPath)
+        unlink(journalPath)
+    }
+
+    /// What a restart of the daemon does.
+    func restart(_ between: () throws -> Void = {}) throws {
+        keeper.detach()
+        try between()
+        keeper = try Segment.attachKeeper(path: segmentPath)
+        sessions = try KeyedSessions(segment: keeper, journal: journalPath)
+    }
+
+    func watch(_ process: IdleProcess) throws -> WatchedOwner {
+        let owner = try #require(Owner(runningProcess: process.id))
+        return try #require(sessions.watch(owner))
+    }
+
+    func snapshot(_ pool: Int = 0) throws -> PoolSnapshot { try observer.pool(pool).snapshot() }
+
+    func admit(
+        _ key: String, hook: Hook = .haproxy, pool: Int = 0, owner: WatchedOwner? = nil, client: String? = nil, port: Int = 0,
+        localPort: UInt16? = nil
+    ) throws -> Verdict {
+        let client = try client.map { try ClientEndpoint($0, port: port) }
+        return sessions.admit(
+            try SessionRequest(
+                key: SessionKey(key), hook: hook, pool: pool, owner: owner, client: client, localPort: localPort))
+    }
+
+    @discardableResult
+    func release(_ key: String, hook: Hook = .haproxy) throws -> Bool { sessions.release(key: try SessionKey(key), hook: hook) }
+
+    func count(_ counter: SessionCounter, _ hook: Hook = .haproxy) -> Int { sessions.count(counter, of: hook) }
+
+    /// Nothing is in use, nothing is listed, and the engine's own law holds.
+    func expectEmpty(sourceLocation: SourceLocation = #_sourceLocation) throws {
+        for pool in 0..<3 {
+            let snapshot = try snapshot(pool)
+            #expect(snapshot.inUse == 0 && snapshot.bypassed == 0, "\(snapshot)", sourceLocation: sourceLocation)
+            #expect(snapshot.conservation?.holds == true, sourceLocation: sourceLocation)
+        }
+        #expect(sessions.list(limit: 10).total == 0, sourceLocation: sourceLocation)
+        #expect(keeper.handlesInUse().isEmpty, sourceLocation: sourceLocation)
+    }
+}
+
+/// A repeatable source of random numbers (SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
+
+/// From the environment (`SEED=...` replays), else a new one.
+func testSeed() -> UInt64 { ProcessInfo.processInfo.environment["SEED"].flatMap(UInt64.init) ?? .random(in: 0...UInt64.max) }
+
+/// Waits for a condition, and gives up after some seconds.
+func eventually(within seconds: Double = 5, _ condition: () throws -> Bool) rethrows -> Bool {
+    let deadline = Date().addingTimeInterval(seconds)
+    while try !condition() {
+        if Date() > deadline { return false }
+        usleep(2000)
+    }
+    return true
+}
+
+/// A process that does nothing, for tests to kill.
+final class IdleProcess {
+    let process = Process()
+
+    init() throws {
+        process.executableURL = URL(fileURLWithPath: "/bin/sleep")
+        process.arguments = ["1000"]
+        try process.run()
+    }
+
+    var id: Int32 { process.processIdentifier }
+    func kill() { Foundation.kill(id, SIGKILL) }
+
+    deinit {
+        kill()
+        process.waitUntilExit()
+    }
+}
