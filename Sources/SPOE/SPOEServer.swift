@@ -1,0 +1,169 @@
+// SPOEServer: the agent that haproxy asks for a verdict on each new session.
+//
+// haproxy sends the message `fpx-admit` with the arguments id, src, sport, and optionally dport and pool; the answer sets the
+// transaction variable `verdict` (under haproxy's own prefix) to inspect, bypass or block, or to error where the message has no
+// usable id or an unknown pool. Frames are answered in the order in which they come, on their own connection, at once: a
+// decision waits for nothing.
+
+public import KeyedSessions
+public import Logging
+public import NIOCore
+import NIOPosix
+import Synchronization
+
+/// Serves haproxy's stream processing offload protocol (SPOP 2.0) on a unix socket.
+///
+/// `run` fits a service group: it ends when its task is cancelled, after it has told haproxy to go.
+public final class SPOEServer: Sendable {
+    public struct Settings: Sendable {
+        /// Where haproxy connects to; at most 106 bytes.
+        public var path: String
+        /// Permission bits of the socket: haproxy's workers must be able to write to it.
+        public var mode: UInt32
+        /// Largest frame, in bytes, 256 to 65,536; haproxy's own limit is 16,380 unless it is told otherwise.
+        public var maxFrameSize: Int
+        /// Connections at the same time.
+        public var connectionsMax: Int
+        /// How long a hello or the rest of a frame may take, in seconds.
+        public var patienceSeconds: Int
+        /// Pools of the segment by the name of their licence type. A message without one asks for the first type, furl.
+        public var pools: [String: Int]
+
+        public init(
+            path: String, mode: UInt32 = 0o660, maxFrameSize: Int = 16380, connectionsMax: Int = 1024,
+            patienceSeconds: Int = 10, pools: [String: Int] = ["furl": 0, "fnbi": 1, "fcas": 2]
+        ) {
+            self.path = path
+            self.mode = mode
+            self.maxFrameSize = maxFrameSize
+            self.connectionsMax = connectionsMax
+            self.patienceSeconds = patienceSeconds
+            self.pools = pools
+        }
+    }
+
+    private let server: UnixServer
+    private let statistics: SPOEStatistics
+
+    public init(
+        settings: Settings, sessions: KeyedSessions, logger: Logger,
+        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+    ) throws(SPOEError) {
+        let frames = SPOPHello.frameSizeMin...65536
+        guard frames.contains(settings.maxFrameSize) else {
+            throw .range(what: "largest frame", found: settings.maxFrameSize, allowed: frames)
+        }
+        let connections = 1...65536
+        guard connections.contains(settings.connectionsMax) else {
+            throw .range(what: "agent connections", found: settings.connectionsMax, allowed: connections)
+        }
+        let patience = 1...3600
+        guard patience.contains(settings.patienceSeconds) else {
+            throw .range(what: "seconds to wait for a frame", found: settings.patienceSeconds, allowed: patience)
+        }
+        let statistics = SPOEStatistics()
+        let agent = SPOEAgent(sessions: sessions, pools: settings.pools, statistics: statistics, logger: logger)
+        let maxFrameSize = settings.maxFrameSize
+        let seconds = TimeAmount.seconds(Int64(settings.patienceSeconds))
+        self.statistics = statistics
+        server = UnixServer(
+            settings: .init(path: settings.path, mode: settings.mode, connectionsMax: settings.connectionsMax), group: group,
+            logger: logger
+        ) { channel, isOverLimit in
+            let handler = SPOEHandler(agent: agent, maxFrameSize: maxFrameSize, patience: seconds, isRefused: isOverLimit)
+            try channel.pipeline.syncOperations.addHandler(handler)
+        }
+    }
+
+    /// Makes the socket and listens. When this returns haproxy can connect.
+    public func start() async throws(SPOEError) { try await server.start() }
+
+    /// Serves until its task is cancelled, then shuts down. Starts if that was not done yet.
+    public func run() async throws(SPOEError) { try await server.run() }
+
+    /// Removes the socket, tells each connection that the agent goes, and closes it.
+    public func shutdown() async { await server.shutdown() }
+
+    /// Connections now.
+    public var connections: Int { server.connections }
+
+    /// What was counted since the start: `messages`, `errors` (messages without a usable id or pool), `protocol_errors`,
+    /// `refused_connections`, `healthchecks`.
+    public var counters: [String: Int] { statistics.all }
+}
+
+final class SPOEStatistics: Sendable {
+    enum Event: String, CaseIterable {
+        case messages, errors, healthchecks
+        case protocolErrors = "protocol_errors"
+        case refusedConnections = "refused_connections"
+    }
+
+    private let counts = Mutex<[Event: Int]>([:])
+
+    func count(_ event: Event) { counts.withLock { $0[event, default: 0] += 1 } }
+
+    var all: [String: Int] {
+        let counts = counts.withLock { $0 }
+        return Dictionary(uniqueKeysWithValues: Event.allCases.map { ($0.rawValue, counts[$0] ?? 0) })
+    }
+}
+
+/// Who answers the messages of all connections.
+struct SPOEAgent: Sendable {
+    static let messageName = "fpx-admit"
+    static let variable = "verdict"
+
+    /// The haproxy worker at the other end.
+    struct Peer: Sendable {
+        let owner: WatchedOwner?
+        let sharesNetwork: Bool
+    }
+
+    let sessions: KeyedSessions
+    let pools: [String: Int]
+    let statistics: SPOEStatistics
+    let logger: Logger
+
+    /// - Parameter processID: from the socket's credentials; 0: in another process namespace.
+    func peer(processID: Int32) -> Peer {
+        let owner = Owner(runningProcess: processID)
+        let sharesNetwork = owner?.sharesNetwork ?? true
+        if owner == nil {
+            logger.warning("a haproxy whose process cannot be seen has connected: its sessions will not end by its death")
+        } else if !sharesNetwork {
+            logger.warning(
+                "haproxy is in another network namespace: its sessions will not end with their sockets",
+                metadata: ["pid": "\(processID)"])
+        }
+        return Peer(owner: owner.flatMap { sessions.watch($0) }, sharesNetwork: sharesNetwork)
+    }
+
+    /// The answer to one message; messages for others get none.
+    func decide(_ message: SPOPMessage, _ peer: Peer) -> [SPOPSetVariable] {
+        guard message.name == Self.messageName else { return [] }
+        statistics.count(.messages)
+        guard let request = request(message, peer) else {
+            statistics.count(.errors)
+            return [SPOPSetVariable(name: Self.variable, value: .string("error"))]
+        }
+        return [SPOPSetVariable(name: Self.variable, value: .string("\(sessions.admit(request))"))]
+    }
+
+    private func request(_ message: SPOPMessage, _ peer: Peer) -> SessionRequest? {
+        let arguments = message.arguments
+        guard let id = arguments["id"]?.bytes, let key = try? SessionKey(id) else { return nil }
+        var pool = 0
+        if let name = arguments["pool"], name != .null {
+            guard let bytes = name.bytes, let known = pools[String(decoding: bytes, as: UTF8.self)] else { return nil }
+            pool = known
+        }
+        var client: ClientEndpoint?
+        if let address = arguments["src"]?.address, let port = arguments["sport"]?.number {
+            client = try? ClientEndpoint(address: address, port: port)
+        }
+        return try? SessionRequest(
+            key: key, hook: .haproxy, pool: pool, owner: peer.owner, client: client,
+            localPort: arguments["dport"]?.number.flatMap(UInt16.init(exactly:)), endsWithSocket: peer.sharesNetwork)
+    }
+}

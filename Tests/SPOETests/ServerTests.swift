@@ -1,0 +1,279 @@
+import Foundation
+import Logging
+import Testing
+
+@testable import Admission
+@testable import KeyedSessions
+@testable import SPOE
+
+/// Servers on real sockets, with clients that behave and clients that do not.
+@Suite struct ServerTests {
+    private struct Agent {
+        let fixture: Fixture
+        let server: SPOEServer
+        let path: String
+
+        init(cap: Int, connectionsMax: Int = 64) async throws {
+            fixture = try Fixture(cap: cap)
+            path = fixture.folder + "/spoa.sock"
+            server = try SPOEServer(
+                settings: .init(path: path, connectionsMax: connectionsMax),
+                sessions: fixture.sessions, logger: quiet)
+            try await server.start()
+        }
+
+        func client() throws -> RawClient {
+            let client = try RawClient(unix: path)
+            client.send(SPOPTestFrame.hello())
+            return client
+        }
+    }
+
+    private static func frames(_ client: RawClient, _ count: Int) throws -> [SPOPFrame] {
+        var bytes: [UInt8] = []
+        while true {
+            if let frames = SPOPTestFrame.split(bytes), frames.count >= count { return frames }
+            let part = try #require(client.receive())
+            try #require(!part.isEmpty)
+            bytes += part
+        }
+    }
+
+    @Test func verdicts() async throws {
+        let agent = try await Agent(cap: 2)
+        let client = try agent.client()
+        for stream in 1...3 { client.send(SPOPTestFrame.notify(UInt64(stream), "s\(stream)", client: ([127, 0, 0, 1], 4000))) }
+        let answers = try Self.frames(client, 4).dropFirst()
+        #expect(answers.map(\.streamID) == [1, 2, 3] && answers.allSatisfy { $0.frameID == 1 && $0.type == 103 })
+        #expect(answers.map { SPOPTestFrame.verdict($0) } == ["inspect", "inspect", "bypass"])
+        // The same again: same verdict, and counted once.
+        client.send(SPOPTestFrame.notify(9, "s3"))
+        #expect(SPOPTestFrame.verdict(try Self.frames(client, 1)[0]) == "bypass")
+        try agent.fixture.observer.pool(1).policy = .block
+        for stream in 11...13 {
+            client.send(SPOPTestFrame.notify(UInt64(stream), "t\(stream)", extra: ["pool": .string("fnbi")]))
+        }
+        #expect(try Self.frames(client, 3).map { SPOPTestFrame.verdict($0) } == ["inspect", "inspect", "block"])
+        #expect(try agent.fixture.inUse() == 2)
+        #expect(try agent.fixture.inUse(1) == 2)
+        // The kernel says whose sessions they are: this process'.
+        let listed = agent.fixture.sessions.list(limit: 10).sessions
+        #expect(listed.count == 5 && listed.allSatisfy { $0.processID == Int(getpid()) })
+        #expect(listed.first { $0.key == "s1" }?.client?.description == "127.0.0.1:4000")
+        #expect(agent.server.counters["messages"] == 7)
+        // Sessions do not end with the agent's connection.
+        client.close()
+        #expect(try await eventually { agent.server.connections == 0 })
+        #expect(agent.fixture.sessions.clearAll() == 5)
+        try agent.fixture.expectEmpty()
+        await agent.server.shutdown()
+    }
+
+    @Test func messagesThatCannotBeDecided() async throws {
+        let agent = try await Agent(cap: 2)
+        let client = try agent.client()
+        client.send(SPOPTestFrame.notify(1, nil))
+        client.send(SPOPTestFrame.notify(2, "", extra: [:]))
+        client.send(SPOPTestFrame.notify(3, String(repeating: "k", count: 193)))
+        client.send(SPOPTestFrame.notify(4, "a", extra: ["pool": .string("fuel")]))
+        client.send(SPOPTestFrame.notify(5, "a", extra: ["pool": .boolean(true)]))
+        client.send(SPOPTestFrame.notify(6, "a", message: "other"))
+        client.send(SPOPTestFrame.notify(7, "a", client: ([127, 0, 0, 1], 99999), extra: ["pool": .null]))
+        let answers = try Self.frames(client, 8).dropFirst()
+        #expect(answers.map { SPOPTestFrame.verdict($0) } == Array(repeating: "error", count: 5) + [nil, "inspect"])
+        #expect(agent.server.counters["errors"] == 5)
+        #expect(agent.fixture.sessions.list(limit: 9).sessions.map(\.client) == [nil])
+        await agent.server.shutdown()
+    }
+
+    @Test func conversationsThatEnd() async throws {
+        let agent = try await Agent(cap: 2, connectionsMax: 3)
+        // A health check: the answer, then the end.
+        let check = try RawClient(unix: agent.path)
+        check.send(SPOPTestFrame.hello(healthcheck: true))
+        let answer = try #require(check.receiveAll().flatMap(SPOPTestFrame.split))
+        #expect(answer.map(\.type) == [101])
+        #expect(agent.server.counters["healthchecks"] == 1)
+        // Nonsense.
+        let nonsense = try RawClient(unix: agent.path)
+        nonsense.send("GET / HTTP/1.1\r\n\r\n")
+        #expect(nonsense.receiveAll() == SPOPFrame.disconnect(.frameTooBig).encoded)
+        // Three fit, the fourth does not.
+        let idle = try (0..<3).map { _ in try agent.client() }
+        for client in idle { _ = try Self.frames(client, 1) }
+        let fourth = try RawClient(unix: agent.path)
+        #expect(fourth.receiveAll() == SPOPFrame.disconnect(.resources).encoded)
+        #expect(agent.server.counters["refused_connections"] == 1)
+        idle[0].send(SPOPTestFrame.notify(1, "a"))
+        #expect(SPOPTestFrame.verdict(try Self.frames(idle[0], 1)[0]) == "inspect")
+        // At the end each is told.
+        await agent.server.shutdown()
+        for client in idle { #expect(client.receiveAll() == SPOPFrame.disconnect(.normal).encoded) }
+        #expect(throws: (any Error).self) { try RawClient(unix: agent.path) }
+        #expect(!FileManager.default.fileExists(atPath: agent.path))
+    }
+
+    /// A client that asks and does not read: it is not served for ever, and others are.
+    @Test func aClientThatDoesNotRead() async throws {
+        let agent = try await Agent(cap: 1000)
+        let deaf = try agent.client()
+        let frame = SPOPTestFrame.notify(1, "same")
+        let flood = Array(repeating: frame, count: 500).flatMap { $0 }
+        let flags = fcntl(deaf.descriptor, F_GETFL)
+        _ = fcntl(deaf.descriptor, F_SETFL, flags | Int32(O_NONBLOCK))
+        var sent = 0
+        var idle = 0
+        while idle < 200, sent < 400 << 20 {
+            let count = flood.withUnsafeBytes { send(deaf.descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+            if count > 0 {
+                sent += count
+                idle = 0
+            } else {
+                idle += 1
+                try await Task.sleep(for: .milliseconds(2))
+            }
+        }
+        #expect(sent < 64 << 20, "the server went on reading")
+        let other = try agent.client()
+        other.send(SPOPTestFrame.notify(1, "other"))
+        #expect(SPOPTestFrame.verdict(try Self.frames(other, 2)[1]) == "inspect")
+        await agent.server.shutdown()
+    }
+
+    @Test func manyClientsAtOnce() async throws {
+        let agent = try await Agent(cap: 100)
+        let path = agent.path
+        let counts = try await withThrowingTaskGroup(of: [String?].self) { group in
+            for number in 0..<20 {
+                group.addTask {
+                    let client = try RawClient(unix: path)
+                    client.send(SPOPTestFrame.hello())
+                    // All at once, and in small pieces.
+                    let bytes = (1...50).flatMap { SPOPTestFrame.notify(UInt64($0), "\(number) \($0)") }
+                    for start in stride(from: 0, to: bytes.count, by: 97) {
+                        client.send(Array(bytes[start..<min(start + 97, bytes.count)]))
+                    }
+                    return try Self.frames(client, 51).dropFirst().map { SPOPTestFrame.verdict($0) }
+                }
+            }
+            return try await group.reduce(into: [String?]()) { $0 += $1 }
+        }
+        #expect(counts.count { $0 == "inspect" } == 100)
+        #expect(counts.count { $0 == "bypass" } == 900)
+        #expect(agent.fixture.sessions.clearAll() == 1000)
+        await agent.server.shutdown()
+        try agent.fixture.expectEmpty()
+    }
+
+    /// Mutants of the corpus against the real server: it answers or closes, and serves the next.
+    @Test func mutantsOnTheWire() async throws {
+        let seed = testSeed()
+        print("seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        let agent = try await Agent(cap: 10)
+        let seeds = try FuzzTests.seeds().map(\.bytes)
+        for round in 0..<300 {
+            let mutant = FuzzTests.mutate(seeds[round % seeds.count], with: seeds, using: &random)
+            let client = try RawClient(unix: agent.path)
+            client.send(mutant)
+            shutdown(client.descriptor, Int32(SHUT_WR))
+            let output = client.receiveAll()
+            try #require(output != nil, "seed \(seed) round \(round): neither answered nor closed")
+        }
+        #expect(try await eventually { agent.server.connections == 0 })
+        agent.fixture.sessions.clearAll()
+        try agent.fixture.expectEmpty()
+        await agent.server.shutdown()
+    }
+
+    @Test func socketsAndTheirFiles() async throws {
+        let fixture = try Fixture(cap: 1)
+        func server(_ path: String) throws -> SPOEServer {
+            try SPOEServer(settings: .init(path: path, mode: 0o600), sessions: fixture.sessions, logger: quiet)
+        }
+        let path = fixture.folder + "/a.sock"
+        // What a daemon leaves that was killed.
+        let stale = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+        let bound = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(stale, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+        }
+        try #require(bound == 0)
+        close(stale)
+        let first = try server(path)
+        try await first.start()
+        var status = stat()
+        #expect(lstat(path, &status) == 0 && status.st_mode & 0o777 == 0o600)
+        let second = try server(path)
+        await #expect(throws: SPOEError.inUse(path: path)) { try await second.start() }
+        await first.shutdown()
+        try Data().write(to: URL(fileURLWithPath: path))
+        await #expect(throws: SPOEError.notASocket(path: path)) { try await second.start() }
+        #expect(FileManager.default.fileExists(atPath: path))
+        let long = fixture.folder + "/" + String(repeating: "x", count: 100)
+        await #expect(throws: SPOEError.pathLength(path: long, bytes: long.utf8.count, max: 106)) {
+            try await server(long).start()
+        }
+        await #expect(throws: SPOEError.system(call: "bind", path: "/none/a", code: ENOENT)) {
+            try await server("/none/a").start()
+        }
+        #expect(throws: SPOEError.range(what: "largest frame", found: 255, allowed: 256...65536)) {
+            try SPOEServer(settings: .init(path: path, maxFrameSize: 255), sessions: fixture.sessions, logger: quiet)
+        }
+    }
+
+    @Test func runEndsWhenItIsCancelled() async throws {
+        let fixture = try Fixture(cap: 1)
+        let path = fixture.folder + "/a.sock"
+        let server = try SPOEServer(settings: .init(path: path), sessions: fixture.sessions, logger: quiet)
+        let task = Task { try await server.run() }
+        #expect(try await eventually { FileManager.default.fileExists(atPath: path) })
+        let client = try RawClient(unix: path)
+        client.send(SPOPTestFrame.hello())
+        _ = try Self.frames(client, 1)
+        task.cancel()
+        try await task.value
+        #expect(client.receiveAll() == SPOPFrame.disconnect(.normal).encoded)
+        #expect(!FileManager.default.fileExists(atPath: path))
+    }
+
+    @Test func endsOfSessions() async throws {
+        let fixture = try Fixture(cap: 100)
+        let path = fixture.folder + "/ring.sock"
+        let server = try EndServer(path: path, connectionsMax: 2, sessions: fixture.sessions, logger: quiet)
+        try await server.start()
+        for index in 0..<10 {
+            _ = fixture.sessions.admit(try SessionRequest(key: SessionKey("k\(index)"), hook: .haproxy, pool: 0))
+        }
+        let ring = try RawClient(unix: path)
+        func counted(_ text: String) -> String { "\(text.utf8.count) \(text)" }
+        ring.send(counted("END k0 -- -\n") + counted("END k1") + counted("END k2 -- inspect\nEND k3"))
+        #expect(try await eventually { try fixture.inUse() == 6 })
+        #expect(fixture.sessions.count(.unheeded, of: .haproxy) == 1)
+        let long = "END " + String(repeating: "x", count: 193)
+        let lines = ["END k4", "hello", "END k5 -- block", "END none --", "END none --", long].map(counted)
+        ring.send("junk\n" + lines.joined())
+        #expect(try await eventually { server.counters["foreign_lines"] == 2 })
+        #expect(try fixture.inUse() == 5)
+        #expect(fixture.sessions.count(.unknownEnds, of: .haproxy) == 1)
+        #expect(fixture.sessions.count(.repeatedEnds, of: .haproxy) == 1)
+        #expect(server.counters["garbage"] == 1)
+        let second = try RawClient(unix: path)
+        second.send(counted("END k6"))
+        #expect(try await eventually { try fixture.inUse() == 4 })
+        let third = try RawClient(unix: path)
+        #expect(third.receiveAll() == [])
+        await server.shutdown()
+        #expect(ring.receiveAll() == [])
+        fixture.sessions.clearAll()
+        try fixture.expectEmpty()
+    }
+}
+
+let quiet: Logger = {
+    var logger = Logger(label: "test")
+    logger.logLevel = .critical
+    return logger
+}()
