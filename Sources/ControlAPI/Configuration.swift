@@ -1,0 +1,116 @@
+// The running configuration, and figures over time.
+
+/// GET /v1/config: the running configuration. PATCH /v1/config with a `ConfigurationChange` answers the same.
+public struct ConfigurationReport: Codable, Equatable, Sendable {
+    public struct Section: Codable, Equatable, Sendable {
+        /// Words after `config`: `system global`.
+        public var path: String
+        public var settings: [Setting]
+        public init(path: String, settings: [Setting]) {
+            self.path = path
+            self.settings = settings
+        }
+    }
+    public struct Setting: Codable, Equatable, Sendable {
+        public var name: String
+        public var value: String
+        public var defaultValue: String
+        /// Nil: any text of the kind that `help` says.
+        public var allowed: [String]?
+        public var help: String
+        /// Whether `fpx config` may change it while fpxd runs.
+        public var changeable: Bool
+        public init(
+            name: String, value: String, defaultValue: String, allowed: [String]?, help: String, changeable: Bool
+        ) {
+            self.name = name
+            self.value = value
+            self.defaultValue = defaultValue
+            self.allowed = allowed
+            self.help = help
+            self.changeable = changeable
+        }
+    }
+    public var sections: [Section]
+    public init(sections: [Section]) { self.sections = sections }
+}
+
+/// All of it is applied and saved, or none.
+public struct ConfigurationChange: Codable, Equatable, Sendable {
+    /// `system global`
+    public var path: String
+    public var set: [String: String]
+    /// Names of settings that go back to their defaults.
+    public var unset: [String]?
+    public init(path: String, set: [String: String], unset: [String]? = nil) {
+        self.path = path
+        self.set = set
+        self.unset = unset
+    }
+}
+
+/// GET /v1/performance
+public struct PerformanceReport: Codable, Equatable, Sendable {
+    /// Shares of the time since the last second, in percent.
+    public struct CPU: Codable, Equatable, Sendable {
+        /// nil: all of them.
+        public var cpu: Int?
+        public var user: Int
+        public var system: Int
+        public var nice: Int
+        public var idle: Int
+        public var iowait: Int
+        public var irq: Int
+        public var softirq: Int
+        public init(cpu: Int?, user: Int, system: Int, nice: Int, idle: Int, iowait: Int, irq: Int, softirq: Int) {
+            self.cpu = cpu
+            self.user = user
+            self.system = system
+            self.nice = nice
+            self.idle = idle
+            self.iowait = iowait
+            self.irq = irq
+            self.softirq = softirq
+        }
+    }
+    /// Kilobytes.
+    public struct Memory: Codable, Equatable, Sendable {
+        public var total: Int
+        public var used: Int
+        public var free: Int
+        /// Free or reclaimable (MemAvailable).
+        public var available: Int
+        public init(total: Int, used: Int, free: Int, available: Int) {
+            self.total = total
+            self.used = used
+            self.free = free
+            self.available = available
+        }
+    }
+    /// Over the last 1, 10 and 30 minutes, or as long as fpxd runs where that is less.
+    public struct Window: Codable, Equatable, Sendable {
+        public var minutes: Int
+        /// Licensed sessions of all types in use, sampled each second.
+        public var averageSessions: Int
+        public var peakSessions: Int
+        /// New sessions (licensed or not) a second.
+        public var setupRate: Int
+        public init(minutes: Int, averageSessions: Int, peakSessions: Int, setupRate: Int) {
+            self.minutes = minutes
+            self.averageSessions = averageSessions
+            self.peakSessions = peakSessions
+            self.setupRate = setupRate
+        }
+    }
+    /// All together first, then each.
+    public var cpus: [CPU]
+    public var memory: Memory
+    public var windows: [Window]
+    public var uptimeSeconds: Int
+    public init(cpus: [CPU], memory: Memory, windows: [Window], uptimeSeconds: Int) {
+        self.cpus = cpus
+        self.memory = memory
+        self.windows = windows
+        self.uptimeSeconds = uptimeSeconds
+    }
+}

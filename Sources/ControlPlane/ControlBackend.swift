@@ -1,0 +1,47 @@
+// ControlBackend: what the control plane asks of the daemon. The plane itself knows HTTP and who is asking, nothing else.
+
+public import ControlAPI
+
+/// A request that the daemon refuses, as its client is told.
+public struct ControlFailure: Error, Equatable, Sendable {
+    public enum Kind: String, Sendable {
+        /// The request makes no sense: 400.
+        case badRequest = "bad_request"
+        /// A value that is not allowed: 422.
+        case invalidValue = "invalid_value"
+        /// The peer may not do this: 403.
+        case forbidden
+        /// No such thing: 404.
+        case notFound = "not_found"
+        /// Something on the host stands in the way (a file that cannot be written): 503.
+        case unavailable
+    }
+    public let kind: Kind
+    /// What was found and what was expected.
+    public let message: String
+
+    public init(_ kind: Kind, _ message: String) {
+        self.kind = kind
+        self.message = message
+    }
+}
+
+/// The daemon's answers. All of them may be asked for at any time, from any task.
+public protocol ControlBackend: Sendable {
+    func status() async -> SystemStatus
+    func license() async -> LicenseReport
+    func hardware() async -> HardwareReport
+    func seats() async -> SeatsReport
+    /// - Parameter limit: sessions, 1 to 100,000.
+    func sessions(limit: Int) async -> SessionsReport
+    func statistics() async -> SessionStatistics
+    func configuration() async -> ConfigurationReport
+    func performance() async -> PerformanceReport
+    /// - Parameter limit: events, 1 to 1000.
+    func events(limit: Int) async -> EventsReport
+
+    func change(_ change: ConfigurationChange) async throws(ControlFailure) -> ConfigurationReport
+    /// - Parameter id: 16 hexadecimal digits; nil: all sessions.
+    func clearSessions(id: String?) async throws(ControlFailure) -> SessionsCleared
+    func commit() async throws(ControlFailure) -> CommitReport
+}

@@ -1,0 +1,60 @@
+// Peer: who is at the other end of the control socket.
+
+import Foundation
+import NIOCore
+
+/// The credentials of a connected process (SO_PEERCRED), as they were when it connected.
+public struct Peer: Equatable, Sendable {
+    public let processID: Int32
+    public let userID: UInt32
+    public let groupID: UInt32
+
+    /// As the kernel lays it out (struct ucred).
+    private struct Credentials {
+        var process: Int32 = 0
+        var user: UInt32 = 0
+        var group: UInt32 = 0
+    }
+
+    static func of(_ channel: any Channel) async -> Peer? {
+        guard let provider = channel as? any SocketOptionProvider else { return nil }
+        let credentials: Credentials? = try? await provider.unsafeGetSocketOption(
+            level: NIOBSDSocket.OptionLevel(rawValue: SOL_SOCKET), name: NIOBSDSocket.Option(rawValue: SO_PEERCRED)
+        ).get()
+        return credentials.map { Peer(processID: $0.process, userID: $0.user, groupID: $0.group) }
+    }
+}
+
+/// Who may change the daemon's state. Who may ask at all is decided by the socket's mode.
+public struct AccessRule: Sendable {
+    /// The daemon's own user.
+    let userID: UInt32
+    /// A group whose members may.
+    let group: UInt32?
+
+    /// - Parameter group: nil: only root and the daemon's own user.
+    public init(userID: UInt32, group: UInt32?) {
+        self.userID = userID
+        self.group = group
+    }
+
+    func allows(_ peer: Peer) -> Bool {
+        if peer.userID == 0 || peer.userID == userID { return true }
+        guard let group else { return false }
+        return peer.groupID == group || Self.groups(ofUser: peer.userID, and: peer.groupID).contains(group)
+    }
+
+    /// All groups of a user, as the system's databases say.
+    private static func groups(ofUser user: UInt32, and group: UInt32) -> [UInt32] {
+        var record = passwd()
+        var found: UnsafeMutablePointer<passwd>?
+        var text = [CChar](repeating: 0, count: 16384)
+        guard getpwuid_r(user, &record, &text, text.count, &found) == 0, found != nil, let name = record.pw_name else {
+            return []
+        }
+        var groups = [gid_t](repeating: 0, count: 256)
+        var count = Int32(groups.count)
+        guard getgrouplist(name, group, &groups, &count) >= 0 else { return [] }
+        return Array(groups.prefix(Int(count)))
+    }
+}
