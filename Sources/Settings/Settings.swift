@@ -1,0 +1,123 @@
+// Settings: the values in force. Flags outrank the environment, that outranks the file, and that the defaults.
+
+import Configuration
+import Foundation
+
+/// All settings with their values, from wherever they come.
+public struct Settings: Sendable {
+    /// Where the daemon looks when nothing is said.
+    public struct Defaults: Sendable {
+        public let configurationFile: String
+        public let values: [String: String]
+
+        /// - Parameter home: a folder for everything but the segment; nil: the places of the system.
+        public init(home: String?) {
+            var values = [
+                Setting.overLimit: "bypass", Setting.logLevel: "info", Setting.sessionWarning: "80",
+            ]
+            if let home {
+                // Counters belong in memory: the folder may lie on a disk.
+                let name = home.split(separator: "/").joined(separator: "-")
+                values[Setting.segment] = "/dev/shm/fpx-\(name.suffix(200))/segment"
+                values[Setting.stateFolder] = home + "/state"
+                values[Setting.runFolder] = home + "/run"
+                values[Setting.haproxyFolder] = home + "/run"
+                values[Setting.group] = ""
+                values[Setting.licenseFile] = home + "/license.lic"
+                values[Setting.trustedKeys] = home + "/keys"
+                values[Setting.logFile] = home + "/fpxd.log"
+                configurationFile = home + "/fpxd.yaml"
+            } else {
+                values[Setting.segment] = "/dev/shm/fpx/segment"
+                values[Setting.stateFolder] = "/var/lib/fpx"
+                values[Setting.runFolder] = "/run/fpx"
+                values[Setting.haproxyFolder] = "/run/fpx"
+                values[Setting.group] = "fpx"
+                values[Setting.licenseFile] = "/etc/fpx/license.lic"
+                values[Setting.trustedKeys] = "/etc/fpx/keys"
+                values[Setting.logFile] = "/var/log/fpxd.log"
+                configurationFile = "/etc/fpx/fpxd.yaml"
+            }
+            self.values = values
+        }
+    }
+
+    public private(set) var file: SettingsFile
+    public let defaults: Defaults
+    /// Values that outrank the file, with where each comes from.
+    private let overrides: [String: (value: String, origin: String)]
+
+    /// - Parameters:
+    ///   - flags: settings given as flags.
+    ///   - environment: all variables of the process; those named `FPX_` and a setting count.
+    public init(
+        defaults: Defaults, file: SettingsFile, flags: [String: String], environment: [String: String]
+    ) throws(SettingsError) {
+        self.defaults = defaults
+        self.file = file
+        let layers: [(reader: ConfigReader, origin: (Setting) -> String)] = [
+            (
+                ConfigReader(
+                    provider: InMemoryProvider(
+                        values: Dictionary(
+                            uniqueKeysWithValues: flags.map {
+                                (AbsoluteConfigKey(["fpx", $0.key]), ConfigValue(.string($0.value), isSecret: false))
+                            }))), { "flag --\($0.name)" }
+            ),
+            (
+                ConfigReader(provider: EnvironmentVariablesProvider(environmentVariables: environment)),
+                { "environment variable \($0.variable)" }
+            ),
+        ]
+        var overrides: [String: (value: String, origin: String)] = [:]
+        for layer in layers {
+            for setting in Setting.all where overrides[setting.name] == nil {
+                guard let value = layer.reader.string(forKey: ConfigKey(["fpx", setting.name])) else { continue }
+                let origin = layer.origin(setting)
+                guard setting.accepts(value) else {
+                    throw .value(origin: origin, found: value, expected: setting.expectation)
+                }
+                overrides[setting.name] = (value, origin)
+            }
+        }
+        self.overrides = overrides
+    }
+
+    public subscript(name: String) -> String {
+        overrides[name]?.value ?? file.values[name] ?? defaults.values[name] ?? ""
+    }
+
+    public func number(_ name: String) -> Int { Int(self[name]) ?? 0 }
+
+    /// Whether the operator has given it a value anywhere.
+    public func isSet(_ name: String) -> Bool { overrides[name] != nil || file.values[name] != nil }
+
+    /// The same with the file read again.
+    public func reloaded() throws(SettingsError) -> Settings {
+        var settings = self
+        settings.file = try SettingsFile.read(file.path)
+        return settings
+    }
+
+    /// The same with some settings changed (nil: back to the default), not saved yet.
+    public func changing(_ changes: [String: String?]) throws(SettingsError) -> Settings {
+        for (name, value) in changes {
+            guard let setting = Setting.named(name) else { throw .name(found: name, message: SettingsFile.unknown(name)) }
+            guard setting.changeable else {
+                throw .name(
+                    found: name, message: "cannot be changed while fpxd runs: write it to \(file.path) and restart fpxd")
+            }
+            if let origin = overrides[name]?.origin {
+                throw .name(found: name, message: "is set by \(origin), which outranks \(file.path): change it there")
+            }
+            if let value, !setting.accepts(value) {
+                throw .value(origin: name, found: value, expected: setting.expectation)
+            }
+        }
+        var settings = self
+        settings.file = try file.changing(changes)
+        return settings
+    }
+
+    public func save() throws(SettingsError) { try file.write() }
+}

@@ -1,0 +1,169 @@
+// SettingsFile: the YAML file. It is the operator's: a change touches the lines that it must, comments and order stay.
+
+import Foundation
+import Licensing
+import Yams
+
+/// The text of a configuration file and what it says.
+public struct SettingsFile: Equatable, Sendable {
+    public static let bytesMax = 64 * 1024
+
+    public let path: String
+    public private(set) var values: [String: String] = [:]
+    private var text = ""
+    /// Where each setting stands, lines from 1.
+    private var lines: [String: Int] = [:]
+
+    /// An empty file.
+    public init(path: String) { self.path = path }
+
+    /// Reads a file. One that is not there is empty.
+    public static func read(_ path: String) throws(SettingsError) -> SettingsFile {
+        guard FileManager.default.fileExists(atPath: path) else { return SettingsFile(path: path) }
+        let data: Data
+        do {
+            let handle = try FileHandle(forReadingFrom: URL(filePath: path))
+            defer { try? handle.close() }
+            data = try handle.read(upToCount: bytesMax + 1) ?? Data()
+        } catch {
+            throw .file(path: path, reason: "cannot be read: \(error.localizedDescription)")
+        }
+        guard data.count <= bytesMax else {
+            throw .file(path: path, reason: "found more than \(bytesMax) bytes, expected a configuration file")
+        }
+        guard let text = String(validating: data, as: UTF8.self) else {
+            throw .file(path: path, reason: "found bytes that are not UTF-8")
+        }
+        return try SettingsFile(path: path, text: text)
+    }
+
+    public init(path: String, text: String) throws(SettingsError) {
+        self.path = path
+        self.text = text
+        let root: Node?
+        do {
+            root = try Yams.compose(yaml: text)
+        } catch {
+            throw Self.describe(error, path: path)
+        }
+        guard let root, root.null == nil || root.mapping != nil else { return }
+        guard let mapping = root.mapping else {
+            throw .line(path: path, line: root.mark?.line ?? 1, message: "expected lines of the form NAME: VALUE")
+        }
+        for (key, value) in mapping {
+            let line = key.mark?.line ?? 1
+            let name = key.scalar?.string ?? ""
+            guard let setting = Setting.named(name) else {
+                throw .line(path: path, line: line, message: Self.unknown(name))
+            }
+            guard let found = value.scalar?.string else {
+                throw .line(
+                    path: path, line: line, message: "\(name): found a list or mapping, expected \(setting.expectation)")
+            }
+            guard setting.accepts(found) else {
+                throw .line(
+                    path: path, line: line, message: "\(name): found \"\(found)\", expected \(setting.expectation)")
+            }
+            values[name] = found
+            lines[name] = line
+        }
+    }
+
+    /// A sentence on a name that nobody knows, with the one that was perhaps meant.
+    static func unknown(_ name: String) -> String {
+        let names = Setting.all.map(\.name)
+        let near = names.min { distance(name, $0) < distance(name, $1) }
+        let hint = near.flatMap { distance(name, $0) <= 3 ? "; did you mean \"\($0)\"?" : nil } ?? ""
+        return "found unknown setting \"\(name)\", expected one of \(names.joined(separator: ", "))\(hint)"
+    }
+
+    /// Edit distance (Levenshtein).
+    private static func distance(_ a: String, _ b: String) -> Int {
+        let b = Array(b)
+        var row = Array(0...b.count)
+        for (i, letter) in a.enumerated() {
+            var diagonal = row[0]
+            row[0] = i + 1
+            for j in b.indices {
+                let change = diagonal + (letter == b[j] ? 0 : 1)
+                diagonal = row[j + 1]
+                row[j + 1] = min(change, row[j] + 1, row[j + 1] + 1)
+            }
+        }
+        return row[b.count]
+    }
+
+    private static func describe(_ error: any Error, path: String) -> SettingsError {
+        switch error as? YamlError {
+        case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _),
+            .composer(_, let problem, let mark, _):
+            .line(path: path, line: mark.line, message: "not YAML: \(problem)")
+        case .duplicatedKeysInMapping(let duplicates, let context):
+            .line(path: path, line: context.mark.line, message: "found setting \"\(duplicates.first ?? "")\" twice")
+        default: .file(path: path, reason: "not YAML: \(error)")
+        }
+    }
+
+    /// The file with some settings changed (nil: taken out).
+    public func changing(_ changes: [String: String?]) throws(SettingsError) -> SettingsFile {
+        var all = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        var removed: Set<Int> = []
+        var added: [String] = []
+        var expected = values
+        for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
+            expected[name] = value
+            let line = lines[name].map { $0 - 1 }
+            if let line, let value {
+                all[line] = "\(name): \(Self.quoted(value))\(Self.comment(of: all[line]))"
+            } else if let line {
+                removed.insert(line)
+            } else if let value {
+                added.append("\(name): \(Self.quoted(value))")
+            }
+        }
+        if all.last == "" { all.removeLast() }
+        let kept = all.indices.filter { !removed.contains($0) }.map { all[$0] }
+        // A setting that spans lines, or shares one, cannot be edited like this.
+        guard let changed = try? SettingsFile(path: path, text: (kept + added).map { $0 + "\n" }.joined()),
+            changed.values == expected
+        else {
+            throw .file(path: path, reason: "cannot be changed in place: write each setting on a line of its own")
+        }
+        return changed
+    }
+
+    private static func quoted(_ value: String) -> String {
+        let plain = !value.isEmpty && value.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "/._-".contains($0)) }
+        if plain { return value }
+        return "\"" + value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
+    }
+
+    /// What follows ` #` outside of quotes.
+    private static func comment(of line: String) -> String {
+        var quote: Character?
+        var previous: Character = " "
+        for index in line.indices {
+            let letter = line[index]
+            if let open = quote {
+                if letter == open { quote = nil }
+            } else if letter == "\"" || letter == "'" {
+                quote = letter
+            } else if letter == "#" && previous == " " {
+                return " " + line[index...]
+            }
+            previous = letter
+        }
+        return ""
+    }
+
+    /// Writes it under its name, complete or not at all.
+    public func write() throws(SettingsError) {
+        var status = stat()
+        let mode = stat(path, &status) == 0 ? status.st_mode & 0o777 : 0o640
+        do {
+            try StoredFile.replace(Array(text.utf8), at: path, mode: mode)
+        } catch {
+            throw .file(path: path, reason: "cannot be written: \(error)")
+        }
+    }
+}

@@ -1,0 +1,129 @@
+import Foundation
+import Testing
+
+@testable import Settings
+
+@Suite struct SettingsFileTests {
+    private func file(_ text: String) throws -> SettingsFile { try SettingsFile(path: "/etc/fpx/fpxd.yaml", text: text) }
+
+    @Test func changesTouchOnlyTheirLines() throws {
+        let text = """
+            # Ours. Do not touch.
+            license-overlimit: bypass   # agreed with the board
+            log-file: "/var/log/a # b.log"
+
+            session-warning: 90
+
+            """
+        let changed = try file(text).changing(["license-overlimit": "block", "log-level": "debug"])
+        #expect(changed.values["license-overlimit"] == "block")
+        let folder = FileManager.default.temporaryDirectory.path + "/fpx-settings.\(UInt32.random(in: 0 ... .max))"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let path = folder + "/fpxd.yaml"
+        try text.write(toFile: path, atomically: true, encoding: .utf8)
+        chmod(path, 0o604)
+        try SettingsFile.read(path).changing(["license-overlimit": "block", "log-level": "debug", "session-warning": nil])
+            .write()
+        #expect(
+            try String(contentsOfFile: path, encoding: .utf8) == """
+                # Ours. Do not touch.
+                license-overlimit: block # agreed with the board
+                log-file: "/var/log/a # b.log"
+
+                log-level: debug
+
+                """)
+        var status = stat()
+        stat(path, &status)
+        #expect(status.st_mode & 0o777 == 0o604)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == ["fpxd.yaml"])
+    }
+
+    @Test func whatCannotBeChangedInPlaceIsRefused() throws {
+        for text in ["{license-overlimit: bypass, log-level: info}\n", "log-level:\n  info\nlicense-overlimit: bypass\n"] {
+            let error = #expect(throws: SettingsError.self) { try file(text).changing(["log-level": "debug"]) }
+            #expect("\(try #require(error))".contains("line of its own"), "\(text)")
+        }
+    }
+
+    @Test func emptyFilesAreEmpty() throws {
+        for text in ["", "\n", "# nothing\n", "---\n"] { #expect(try file(text).values.isEmpty, "\(text)") }
+        #expect(try SettingsFile.read("/nonexistent/fpxd.yaml").values.isEmpty)
+    }
+
+    /// Whatever values are set in whatever order, the file says what was set, and what was not touched stays.
+    @Test func randomChangesAreWhatTheFileSays() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var random = Generator(state: seed)
+        let values: [String: [String]] = [
+            "license-overlimit": ["bypass", "block"], "log-level": ["debug", "info", "warning", "error"],
+            "session-warning": ["0", "7", "100"], "log-file": ["", "/a b/c\"d.log", "/x#y", "/x #y: z", "/\\n", "/ö/日本"],
+            "group": ["", "fpx", "a.b-c_d", "007"], "segment": ["/dev/shm/x", "/dev/shm/'y'"],
+        ]
+        for _ in 0..<200 {
+            var current = try file("# head\n\n# tail\n")
+            var expected: [String: String] = [:]
+            for _ in 0..<10 {
+                let name = values.keys.sorted().randomElement(using: &random)!
+                let value: String? = Bool.random(using: &random) ? values[name]!.randomElement(using: &random)! : nil
+                current = try current.changing([name: value])
+                expected[name] = value
+                #expect(current.values == expected, "seed \(seed)")
+            }
+        }
+    }
+
+    private struct Generator: RandomNumberGenerator {
+        var state: UInt64
+        mutating func next() -> UInt64 {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return state ^ state >> 33
+        }
+    }
+}
+
+@Suite struct SettingsTests {
+    private let defaults = Settings.Defaults(home: nil)
+
+    private func settings(_ text: String = "", flags: [String: String] = [:], environment: [String: String] = [:]) throws
+        -> Settings
+    {
+        try Settings(
+            defaults: defaults, file: try SettingsFile(path: "/etc/fpx/fpxd.yaml", text: text), flags: flags,
+            environment: environment)
+    }
+
+    @Test func flagsOutrankTheEnvironmentThatOutranksTheFile() throws {
+        #expect(try settings()["log-level"] == "info")
+        #expect(try settings("log-level: error\n")["log-level"] == "error")
+        #expect(try settings("log-level: error\n", environment: ["FPX_LOG_LEVEL": "debug"])["log-level"] == "debug")
+        #expect(
+            try settings(
+                "log-level: error\n", flags: ["log-level": "warning"], environment: ["FPX_LOG_LEVEL": "debug"])["log-level"]
+                == "warning")
+        for setting in Setting.all {
+            #expect(setting.accepts(defaults.values[setting.name] ?? "missing"), "\(setting.name)")
+            #expect(setting.accepts(Settings.Defaults(home: "/a/b").values[setting.name] ?? "missing"), "\(setting.name)")
+        }
+    }
+
+    @Test func wrongValuesNameTheirOrigin() {
+        let flag = #expect(throws: SettingsError.self) { try settings(flags: ["session-warning": "many"]) }
+        #expect(flag.map { "\($0)" } == "flag --session-warning: found \"many\", expected a number from 0 to 100 (percent)")
+        let variable = #expect(throws: SettingsError.self) { try settings(environment: ["FPX_LICENSE_OVERLIMIT": ""]) }
+        #expect(
+            variable.map { "\($0)" } == "environment variable FPX_LICENSE_OVERLIMIT: found \"\", expected bypass or block")
+    }
+
+    @Test func whatIsOutrankedOrFixedCannotBeChanged() throws {
+        let settings = try settings(environment: ["FPX_LOG_LEVEL": "debug"])
+        for (name, words) in [
+            ("log-level", "environment variable FPX_LOG_LEVEL"), ("segment", "restart"),
+            ("lisence-overlimit", "license-overlimit"),
+        ] {
+            let error = #expect(throws: SettingsError.self) { try settings.changing([name: "info"]) }
+            #expect(error.map { "\($0)" }?.contains(words) == true, "\(name)")
+        }
+    }
+}
