@@ -4,31 +4,28 @@ SHELL := /bin/bash
 SWIFT ?= swift
 BUILD := .build/release
 OUT ?= dist
+PREFIX ?= /usr/local
 
-# What the engine, the tests and the models need from Debian.
-PACKAGES := libnuma-dev pkg-config gcc g++ binutils make spin valgrind
+# What building needs from Debian, and what the tests, models and end-to-end tests need besides.
+PACKAGES := libnuma-dev liburcu-dev libedit-dev pkg-config gcc g++ binutils make
+PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
+TEST_PACKAGES := spin valgrind openssl curl tmux zsh fish nghttp2-client $(PROXIES)
 
-# What `make run` measures: the engine, two floors, and some of the ways others do it.
-DEMO := floor,memory,lane,shard,lock_xadd,shared_cas,limit_atomic,sysv_semaphore,lane_limit_100,shared_cas_limit_100,lane_refusal,steal_stopped,membarrier_stopped
+.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks torture model numa tsan library lint format golden clean help
 
-.PHONY: run test setup build bench benchmarks torture model numa tsan library lint format golden clean help
+run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
+	@Integrations/demo/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
 
-run: build ## Build, run the benchmark's short demo, and say what to type next
-	@$(BUILD)/Bench --quick --only $(DEMO)
-	@printf '\n%s\n' 'That was the engine on this machine. Next:' \
-	  '  make test                       all tests (about 10 minutes)' \
-	  '  make bench                      the whole benchmark; results in $(OUT)/bench.json and .svg' \
-	  '  make torture SECONDS=600        kill, stop and migrate processes while an oracle counts' \
-	  '  make library                    libfpxadmission.so, header and pkg-config file in $(OUT)/' \
-	  '  $(BUILD)/Bench --list           what there is to measure'
+demo: daemon integrations ## fpxd, nginx and HAProxy under one licence of 3 sessions, with kills and reloads
+	@Integrations/demo/demo.sh $(abspath $(BUILD)) $(abspath $(OUT))
 
-test: setup build-tests ## All tests; closes on the test runner's own summary
+test: setup-tests build-tests integrations ## All tests; closes on the test runner's own summary
 	models/run.sh short
 	$(BUILD)/Torture --seconds 60 --kills 200 --operations 100000000 --seed $${SEED:-$$RANDOM}
 	$(BUILD)/Torture --seconds 10 --kills 30 --operations 0 --locked --seed $${SEED:-$$RANDOM}
 	$(MAKE) --no-print-directory tsan
 	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'PoolTests|HandleTests|ModelTests|ConcurrencyTests'
-	$(SWIFT) test --skip-build
+	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build
 
 .PHONY: build-tests
 build-tests: build lint
@@ -39,15 +36,18 @@ build: setup
 	$(SWIFT) build -c release --product Torture
 	$(SWIFT) build -c release --product FastPath
 
+daemon: setup ## fpxd, fpx and fpx-authority
+	$(SWIFT) build -c release --product fpxd
+	$(SWIFT) build -c release --product fpx
+	$(SWIFT) build -c release --product fpx-authority
+
 setup: ## Install what is missing of the Debian packages
-	@missing=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(PACKAGES) 2>&1 | \
-	  sed -nE 's/^dpkg-query: no packages found matching (.*)/\1/p; /^installed /d; s/^[a-z-]+ ([^ ]+)$$/\1/p'); \
-	if [ -n "$$missing" ]; then \
-	  if [ $$(id -u) = 0 ]; then sudo=; else sudo=sudo; fi; \
-	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	fi
+	@.ci/packages $(PACKAGES)
 	@$(SWIFT) --version 2>&1 | grep -qE 'Swift version (6\.[3-9]|[7-9])' || \
 	  { echo "found $$($(SWIFT) --version 2>&1 | head -1), expected Swift 6.3 or later in PATH" >&2; exit 1; }
+
+setup-tests: setup
+	@.ci/packages $(TEST_PACKAGES)
 
 bench: build ## The whole benchmark: table, $(OUT)/bench.json, $(OUT)/bench.svg
 	@mkdir -p $(OUT)
@@ -59,17 +59,35 @@ benchmarks: setup ## One operation each, with thresholds (ordo-one/benchmark)
 torture: build ## SECONDS=600 SEED=1: the long form, 10,000 kills
 	$(BUILD)/Torture --seconds $(or $(SECONDS),600) --kills 10000 --operations 0 --seed $(or $(SEED),$$RANDOM)
 
-model: setup ## The Promela models, long form (up to an hour)
+model: setup-tests ## The Promela models, long form (up to an hour)
 	models/run.sh long
 
 numa: setup ## Placement on memory nodes and CPU hot-plug, on an emulated two-node machine
 	Tests/NUMA/run.sh
 
 tsan: setup ## The fallback under the thread sanitizer
-	$(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'
+	FPX_ONLY=engine $(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'
 
 library: setup ## libfpxadmission.so, header and pkg-config file in $(OUT)/
 	Integrations/c/build-library.sh $(OUT)
+
+integrations: library ## The nginx modules in $(OUT)/lib/nginx
+	@.ci/packages $(PROXIES)
+	Integrations/nginx/build.sh $(OUT)
+
+install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, nginx modules, completions, unit
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/nginx
+	install -m 755 $(BUILD)/fpxd $(BUILD)/fpx $(BUILD)/fpx-authority $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(OUT)/include/fpxadmission.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(OUT)/lib/libfpxadmission.so $(DESTDIR)$(PREFIX)/lib
+	install -m 644 $(OUT)/lib/nginx/*.so $(DESTDIR)$(PREFIX)/lib/nginx
+	install -m 644 $(OUT)/lib/pkgconfig/fpxadmission.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)/etc/systemd/system
+	$(BUILD)/fpx --generate-completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/fpx
+	$(BUILD)/fpx --generate-completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_fpx
+	$(BUILD)/fpx --generate-completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fpx.fish
+	sed 's|/usr/local|$(PREFIX)|' Integrations/systemd/fpxd.service >$(DESTDIR)/etc/systemd/system/fpxd.service
 
 lint: ## Format and style
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Benchmarks
@@ -81,7 +99,7 @@ golden: build ## Accept the fast path's present instruction counts
 	FPX_UPDATE_GOLDEN=1 $(SWIFT) test --filter GoldenTests
 
 clean:
-	rm -rf .build Benchmarks/.build $(OUT)
+	rm -rf .build .fpx Benchmarks/.build $(OUT)
 
 help:
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14

@@ -15,18 +15,74 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: []),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.1"),
     ],
     targets: [
         // Floor 0: what Swift cannot say.
         .target(name: "CAdmission"),
         .systemLibrary(name: "CNUMA", pkgConfig: "numa", providers: [.apt(["libnuma-dev"])]),
         .target(name: "CRivals"),
+        .target(
+            name: "CKeyedTable",
+            linkerSettings: [.linkedLibrary("urcu-bp"), .linkedLibrary("urcu-cds"), .linkedLibrary("urcu-common")]),
+        .target(name: "CLineEditor", linkerSettings: [.linkedLibrary("edit")]),
         // Floor 1: the engine, and its C face.
         .target(name: "Admission", dependencies: ["CAdmission"], swiftSettings: settings),
         .target(name: "AdmissionC", dependencies: ["Admission", "CAdmission"], swiftSettings: settings),
         .target(name: "AdmissionNUMA", dependencies: ["Admission", "CNUMA"], swiftSettings: settings),
-        // Programs.
+        // Floor 2: what the daemon is made of.
+        .target(name: "Licensing", dependencies: [.product(name: "JWTKit", package: "jwt-kit")], swiftSettings: toolSettings),
+        .target(
+            name: "Settings",
+            dependencies: [
+                "Licensing", .product(name: "Configuration", package: "swift-configuration"),
+                .product(name: "Yams", package: "Yams"),
+            ], swiftSettings: toolSettings),
+        .target(name: "KeyedSessions", dependencies: ["Admission", "CKeyedTable"], swiftSettings: settings),
+        .target(
+            name: "SPOE",
+            dependencies: [
+                "KeyedSessions", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: settings),
+        .target(name: "ControlAPI", swiftSettings: settings),
+        .target(
+            name: "ControlPlane",
+            dependencies: [
+                "ControlAPI", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"), .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ], swiftSettings: toolSettings),
+        // Floor 3: programs.
+        .executableTarget(
+            name: "fpxd",
+            dependencies: [
+                "Admission", "AdmissionNUMA", "ControlAPI", "ControlPlane", "KeyedSessions", "Licensing", "Settings", "SPOE",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ], swiftSettings: toolSettings),
+        .executableTarget(
+            name: "fpx",
+            dependencies: [
+                "ControlAPI", "CLineEditor", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ], swiftSettings: settings),
+        .executableTarget(
+            name: "fpx-authority",
+            dependencies: ["Licensing", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: toolSettings),
         .executableTarget(
             name: "Bench",
             dependencies: [
@@ -49,5 +105,39 @@ let package = Package(
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission"],
             exclude: ["Golden"], swiftSettings: toolSettings),
+        .executableTarget(
+            name: "KeyedSessionsVictim", dependencies: ["Admission", "KeyedSessions"], path: "Tests/KeyedSessionsTests/Victim",
+            swiftSettings: toolSettings),
+        .testTarget(
+            name: "KeyedSessionsTests",
+            dependencies: ["Admission", "KeyedSessions", "KeyedSessionsVictim", "CKeyedTable"], exclude: ["Victim"],
+            swiftSettings: toolSettings),
+        .testTarget(
+            name: "SPOETests",
+            dependencies: ["Admission", "KeyedSessions", "SPOE", .product(name: "NIOEmbedded", package: "swift-nio")],
+            exclude: ["Corpus"], swiftSettings: toolSettings),
+        .testTarget(
+            name: "CommandLineTests",
+            dependencies: [
+                "fpx", "ControlAPI", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+            ], swiftSettings: toolSettings),
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["Admission", "fpx", "fpx-authority", "fpxd"],
+            swiftSettings: toolSettings),
+        .testTarget(
+            name: "LicensingTests",
+            dependencies: [
+                "Licensing", "fpx-authority", .product(name: "JWTKit", package: "jwt-kit"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ], swiftSettings: toolSettings),
+        .testTarget(name: "SettingsTests", dependencies: ["Settings"], swiftSettings: toolSettings),
     ]
 )
+
+// The engine and its tests alone, without any package: quick to build again under a sanitizer.
+if Context.environment["FPX_ONLY"] == "engine" {
+    let engine: Set = ["CAdmission", "CNUMA", "Admission", "AdmissionC", "AdmissionNUMA", "AdmissionTests"]
+    package.targets.removeAll { !engine.contains($0.name) }
+    package.dependencies = []
+}

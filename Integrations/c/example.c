@@ -58,6 +58,8 @@ static void fill_to_the_cap(const fpx_pool_stats *stats) {
     EXPECT(verdict == stats->over_limit);
     EXPECT(fpx_pool_release(segment, POOL, verdict) == FPX_OK);
     EXPECT(in_use() == stats->cap);
+    printf("the cap is exact: %lld sessions inspect, the next one %s\n", (long long)admitted,
+           verdict == FPX_BYPASS ? "bypass" : "block");
     while (admitted-- > 0) EXPECT(fpx_pool_release(segment, POOL, FPX_INSPECT) == FPX_OK);
     EXPECT(in_use() == 0);
 }
@@ -89,8 +91,9 @@ static void fork_a_worker(const char *path) {
     }
     int status;
     EXPECT(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    EXPECT(fpx_reap(segment) == FPX_OK); /* fpxd does it every 50 ms */
+    EXPECT(fpx_reap(segment) == FPX_OK); /* fpxd does it every 25 ms */
     EXPECT(in_use() == 0);
+    puts("a worker died with a session in its hands: the session is back");
 }
 
 int main(int count, char **arguments) {
@@ -111,6 +114,7 @@ int main(int count, char **arguments) {
     fpx_pool_stats stats;
     EXPECT(fpx_stats(segment, POOL, &stats) == FPX_OK);
     EXPECT(stats.cap > 0 && stats.in_use == 0);
+    uint32_t processes = stats.processes; /* this one, and fpxd where it runs */
 
     pthread_t ids[THREADS_MAX];
     for (int i = 0; i < threads; i++) EXPECT(pthread_create(&ids[i], NULL, event_loop, NULL) == 0);
@@ -126,7 +130,7 @@ int main(int count, char **arguments) {
     printf("cap %lld, in use %lld, bypassed %lld (peak %lld), refused %llu, processes %u\n", (long long)stats.cap,
            (long long)stats.in_use, (long long)stats.bypassed, (long long)stats.bypassed_peak,
            (unsigned long long)stats.refused, stats.processes);
-    EXPECT(stats.in_use == 0 && stats.bypassed == 0 && stats.processes == 1);
+    EXPECT(stats.in_use == 0 && stats.bypassed == 0 && stats.processes == processes);
 
     EXPECT(fpx_detach(segment) == FPX_OK);
     EXPECT(fpx_detach(segment) == FPX_E_DETACHED);

@@ -103,7 +103,7 @@ struct Reaper {
 }
 
 extension Segment {
-    /// Gives back what dead processes held, and finishes what a dead process left half done. Call it often (fpxd: each 50 ms).
+    /// Gives back what dead processes held, and finishes what a dead process left half done. Call it often (fpxd: each 25 ms).
     ///
     /// - Returns: how many processes were found dead.
     @discardableResult

@@ -163,7 +163,9 @@ extension Segment {
             let (cpus, fenceMode) = unsafe try validate(memory, path: path, size: UInt64(size))
             try check(unsafe fpx_file_reopen(descriptor, &probe), "open", path)
             let mapping = Mapping(cpus: cpus, fenceMode: fenceMode, size: Int(size), probe: probe)
-            let slot = asKeeper ? unsafe try takeKeeperSlot(descriptor, memory, path) : unsafe try takeSlot(descriptor, memory, mapping)
+            let slot =
+                asKeeper
+                ? unsafe try takeKeeperSlot(descriptor, memory, path) : unsafe try takeSlot(descriptor, memory, mapping)
             guard unsafe fpx_fork_guard(memory, Int(size)) else {
                 throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
             }

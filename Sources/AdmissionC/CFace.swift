@@ -198,7 +198,8 @@ public func fpx_stats(
         unsafe stats.pointee = fpx_pool_stats(
             cap: Int64(snapshot.cap), in_use: Int64(snapshot.inUse), free_sessions: Int64(snapshot.free),
             bypassed: Int64(snapshot.bypassed), bypassed_peak: Int64(snapshot.bypassedPeak),
-            admitted: snapshot.fastAdmissions &+ snapshot.poolAdmissions, refused: snapshot.refused, processes: UInt32(snapshot.processes),
+            admitted: snapshot.fastAdmissions &+ snapshot.poolAdmissions, refused: snapshot.refused,
+            processes: UInt32(snapshot.processes),
             over_limit: snapshot.policy == .block ? FPX_BLOCK : FPX_BYPASS)
         return ok
     } catch {

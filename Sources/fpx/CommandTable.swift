@@ -44,7 +44,7 @@ enum CommandTable {
         "config system": "Settings of the system",
     ]
 
-    private static let count = Parameter(name: "N", help: "How many, 100 unless told", kind: .number(1...10_000))
+    private static let count = Parameter(name: "N", help: "How many, 100 unless told", kind: .number(1...1000))
     private static let limit = Parameter(name: "LIMIT", help: "How many, 1000 unless told", kind: .number(1...100_000))
     private static let session = Parameter(name: "ID", help: "Its id from the list; all unless told", kind: .sessionID)
     private static let setting = Parameter(name: "NAME", help: "Name of a setting", kind: .setting, isOptional: false)

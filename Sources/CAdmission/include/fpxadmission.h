@@ -17,7 +17,7 @@
  *
  * Processes. Attach in the process that does the work: after fork, not before. A child does not inherit an attachment: what
  * it calls with the parent's segment and lanes returns FPX_E_DETACHED, or FPX_BYPASS where it returns a verdict, and counts
- * nothing. A process that dies, however, gives back all it held as soon as any other process reaps (fpxd does, each 50 ms).
+ * nothing. A process that dies, however, gives back all it held as soon as any other process reaps (fpxd does, each 25 ms).
  * fpxd may stop, die or restart at any time: admissions go on.
  *
  * Errors. Functions that return int give FPX_OK (0) or a negative FPX_E_*; fpx_last_error() then says, for this thread,

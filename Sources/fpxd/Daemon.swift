@@ -1,0 +1,281 @@
+// Daemon: what fpxd holds while it runs. The services around it only call it.
+
+import Admission
+import ControlAPI
+import Foundation
+import KeyedSessions
+import Licensing
+import Logging
+import Settings
+import Synchronization
+
+final class Daemon: Sendable {
+    /// Where sessions stand in relation to their cap, as last told to people.
+    private struct Limit {
+        var isNear = false
+        var refused: UInt64 = 0
+        var toldAt: ContinuousClock.Instant?
+    }
+
+    private struct State {
+        var settings: Settings
+        var license: LicenseStatus
+        var limits: [Limit]
+        var attached: [Int: String] = [:]
+    }
+
+    static let limitRemindedEvery: Duration = .seconds(60)
+
+    let places: Places
+    let segment: Segment
+    let pools: [Pool]
+    let sessions: KeyedSessions
+    let haproxy: HAProxyAgent?
+    let keeper: LicenseKeeper
+    let events: EventLog
+    let sampler: Sampler
+    let logger: Logger
+    let log: LineLog
+    let startedAt = Date.now
+    private let startedClock = ContinuousClock.now
+    private let state: Mutex<State>
+
+    /// Makes or takes over everything: folders, segment, sessions, licence.
+    static func start(_ settings: Settings, log: LineLog, logger: Logger) async throws -> Daemon {
+        log.level = Logger.Level(rawValue: settings[Setting.logLevel]) ?? .info
+        umask(0o007)
+        let places = try Places(settings)
+        if let trouble = log.open(settings[Setting.logFile]) { logger.warning("No log file: \(trouble)") }
+        let segment = try places.attach { logger.warning("\($0)") }
+        let sessions = try KeyedSessions(segment: segment, journal: places.journal)
+        let (keeper, report) = await LicenseKeeper.load(
+            LicenseConfiguration(
+                licenseFile: settings[Setting.licenseFile], evaluatesWhenAbsent: !settings.isSet(Setting.licenseFile),
+                stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]]))
+        let daemon = try Daemon(
+            settings: settings, places: places, segment: segment, sessions: sessions, keeper: keeper,
+            license: report.status, log: log, logger: logger)
+        daemon.events.note(
+            .info, .daemon,
+            "\(Version.line) started as process \(getpid()) on segment \(segment.path), "
+                + "\(sessions.list(limit: 1).total) sessions of wire hooks taken over")
+        daemon.applyPolicy()
+        daemon.apply(report.status, force: true)
+        return daemon
+    }
+
+    private init(
+        settings: Settings, places: Places, segment: Segment, sessions: KeyedSessions, keeper: LicenseKeeper,
+        license: LicenseStatus, log: LineLog, logger: Logger
+    ) throws {
+        self.places = places
+        self.segment = segment
+        self.sessions = sessions
+        self.keeper = keeper
+        self.log = log
+        self.logger = logger
+        haproxy = try HAProxyAgent(places, sessions: sessions, logger: logger)
+        pools = try LicenseType.allCases.map { try segment.pool($0.poolIndex) }
+        events = EventLog(path: places.events, logger: logger)
+        sampler = Sampler(pools: pools)
+        state = Mutex(
+            State(settings: settings, license: license, limits: pools.map { Limit(refused: $0.snapshot().refused) }))
+    }
+
+    var settings: Settings { state.withLock { $0.settings } }
+    var licenseInForce: LicenseStatus { state.withLock { $0.license } }
+    var uptimeSeconds: Int { Int((ContinuousClock.now - startedClock).components.seconds) }
+
+    func pool(_ type: LicenseType) -> Pool { pools[LicenseType.allCases.firstIndex(of: type) ?? 0] }
+}
+
+// MARK: - Licence and policy
+
+extension Daemon {
+    /// Makes the licence's caps those of the engine, and tells what has changed.
+    private func apply(_ license: LicenseStatus, force: Bool = false) {
+        let before = state.withLock { state in
+            defer { state.license = license }
+            return state.license
+        }
+        for type in LicenseType.allCases where pool(type).cap != license.cap(of: type) {
+            // The licence is checked against the engine's limit before; if it fails all the same the old cap stays.
+            do {
+                try pool(type).setCap(license.cap(of: type))
+                events.note(.info, .license, "Max licensed sessions of \(type.rawValue): \(license.cap(of: type))")
+            } catch {
+                events.note(.error, .license, "Cap of \(type.rawValue) stays: \(error)")
+            }
+        }
+        if force || before.state != license.state || before.reason != license.reason || before.claims != license.claims {
+            events.note(license.isValid ? .info : .error, .license, license.sentence)
+        }
+        for warning in license.warnings where force || !before.warnings.contains(warning) {
+            events.note(.warning, .license, warning)
+        }
+    }
+
+    private func applyPolicy() {
+        let policy: OverLimitPolicy = settings[Setting.overLimit] == "block" ? .block : .bypass
+        for pool in pools where pool.policy != policy { pool.policy = policy }
+        log.level = Logger.Level(rawValue: settings[Setting.logLevel]) ?? .info
+    }
+
+    /// Changes settings, at once and lasting: all or none.
+    func change(_ changes: [String: String?]) throws(SettingsError) {
+        try state.withLock { state throws(SettingsError) in
+            let settings = try state.settings.changing(changes)
+            try settings.save()
+            state.settings = settings
+        }
+        applyPolicy()
+        for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
+            events.note(.info, .config, value.map { "set \(name) \($0)" } ?? "unset \(name)")
+        }
+    }
+
+    /// Reads licence and configuration again. What is not accepted changes nothing.
+    func commit() async -> ControlAPI.CommitReport {
+        var messages: [String] = []
+        var applied = true
+        do {
+            let changed = try state.withLock { state throws(SettingsError) in
+                let settings = try state.settings.reloaded()
+                let changed = Setting.all.map(\.name).filter { settings[$0] != state.settings[$0] }
+                for name in changed where Setting.named(name)?.changeable == false {
+                    messages.append("\(name): a change takes effect when fpxd is restarted")
+                }
+                state.settings = settings
+                return changed
+            }
+            applyPolicy()
+            for name in changed where Setting.named(name)?.changeable == true {
+                messages.append("set \(name) \(settings[name])")
+            }
+        } catch {
+            applied = false
+            messages.append("configuration kept: \(error)")
+        }
+        if let trouble = log.reopen() { messages.append("no log file: \(trouble)") }
+        let report = await keeper.commit()
+        apply(report.status)
+        if let refused = report.refused {
+            applied = false
+            messages.append("licence \(report.status.isValid ? "kept" : "refused"): \(refused)")
+        }
+        for message in messages { events.note(applied ? .info : .warning, .config, "commit: \(message)") }
+        return ControlAPI.CommitReport(applied: applied, license: report.status.summary, messages: messages)
+    }
+}
+
+// MARK: - Work that comes round
+
+extension Daemon {
+    /// Each 20 to 50 ms: what the dead held comes back.
+    func reap() {
+        let dead = segment.reap()
+        sessions.tick()
+        if dead > 0 { noteProcesses(dead: dead) }
+    }
+
+    /// Each second.
+    func tick() {
+        sampler.sample()
+        apply(keeper.status())
+        noteProcesses(dead: 0)
+        for (index, type) in LicenseType.allCases.enumerated() { noteLimit(type, index) }
+    }
+
+    private func noteProcesses(dead: Int) {
+        var now: [Int: String] = [:]
+        for process in segment.processes() where process.slot != segment.slot {
+            now[process.processID] = Host.name(ofProcess: process.processID)
+        }
+        let (come, gone) = state.withLock { state in
+            defer { state.attached = now }
+            return (
+                now.filter { state.attached[$0.key] == nil }, state.attached.filter { now[$0.key] == nil }
+            )
+        }
+        for (process, name) in come { events.note(.debug, .process, "\(name) (\(process)) attached") }
+        for (process, name) in gone {
+            events.note(
+                dead > 0 ? .info : .debug, .process,
+                "\(name) (\(process)) \(dead > 0 ? "died: its sessions are back in the pool" : "detached")")
+        }
+    }
+
+    private func noteLimit(_ type: LicenseType, _ index: Int) {
+        let snapshot = pool(type).snapshot()
+        let threshold = settings.number(Setting.sessionWarning)
+        let name = type.rawValue
+        enum Told { case near, below, refused(UInt64) }
+        let told: [Told] = state.withLock { state in
+            var told: [Told] = []
+            var limit = state.limits[index]
+            let share = snapshot.cap > 0 ? snapshot.inUse * 100 / snapshot.cap : 0
+            if threshold > 0, snapshot.cap > 0, share >= threshold, !limit.isNear {
+                limit.isNear = true
+                told.append(.near)
+            } else if limit.isNear, share < max(1, threshold - 5) {
+                limit.isNear = false
+                told.append(.below)
+            }
+            // The counter falls when a process goes.
+            if snapshot.refused > limit.refused,
+                limit.toldAt.map({ ContinuousClock.now - $0 > Self.limitRemindedEvery }) ?? true
+            {
+                told.append(.refused(snapshot.refused - limit.refused))
+                limit.toldAt = .now
+                limit.refused = snapshot.refused
+            }
+            limit.refused = min(limit.refused, snapshot.refused)
+            state.limits[index] = limit
+            return told
+        }
+        for event in told {
+            switch event {
+            case .near:
+                events.note(
+                    .warning, .limit,
+                    "Licensed sessions of \(name): \(snapshot.inUse) of \(snapshot.cap) in use, \(threshold)% reached")
+            case .below:
+                events.note(
+                    .info, .limit,
+                    "Licensed sessions of \(name): \(snapshot.inUse) of \(snapshot.cap) in use, below \(threshold)% again")
+            case .refused(let count):
+                events.note(
+                    .warning, .limit,
+                    "License limit of \(name) reached: \(count) new sessions over \(snapshot.cap), verdict \(snapshot.policy)")
+            }
+        }
+    }
+}
+
+extension LicenseStatus {
+    var isBuiltIn: Bool { state == .evaluation && keyID == nil }
+
+    var summary: LicenseSummary {
+        LicenseSummary(
+            state: state.rawValue, valid: isValid,
+            reason: reason ?? warnings.first ?? (isBuiltIn ? "built-in evaluation licence, not for production" : nil),
+            purchasedSeats: seats(of: .furl), activeSeats: activeSeats(of: .furl), expiryDate: expiryDate, daysLeft: daysLeft)
+    }
+
+    /// For the log.
+    var sentence: String {
+        let kind = isBuiltIn ? "built-in evaluation licence" : "licence \(claims?.licenseID ?? "")"
+        return isValid
+            ? "License: \(state.rawValue) (\(kind)), seat \(seats(of: .furl)), active seat \(activeSeats(of: .furl)), expiry date \(expiryDate ?? "none")"
+            : "License: \(state.rawValue), no session is licensed: \(reason ?? "")"
+    }
+}
+
+/// What the host says of its processes.
+enum Host {
+    /// Empty if the process is gone or not to be seen.
+    static func name(ofProcess process: Int) -> String {
+        let text = (try? String(contentsOfFile: "/proc/\(process)/comm", encoding: .utf8)) ?? ""
+        return text.trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+}

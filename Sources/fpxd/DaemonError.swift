@@ -1,0 +1,19 @@
+import Foundation
+
+/// Why the daemon does not start.
+enum DaemonError: Error, CustomStringConvertible {
+    case system(call: String, path: String, code: Int32)
+    case group(name: String)
+    /// Another daemon serves from this folder.
+    case running(path: String, processID: String)
+
+    var description: String {
+        switch self {
+        case .system(let call, let path, let code): "\(path): \(call): \(String(cString: strerror(code)))"
+        case .group(let name):
+            "group: found no group \"\(name)\" on this host, expected it: groupadd --system \(name), or set group to another"
+        case .running(let path, let processID):
+            "\(path): found fpxd running there (process \(processID)), expected none: a run-folder has one fpxd at a time"
+        }
+    }
+}

@@ -1,0 +1,112 @@
+// fpxd: parse, wire, run.
+
+import ArgumentParser
+import ControlAPI
+import ControlPlane
+import Foundation
+import Logging
+import ServiceLifecycle
+import Settings
+
+@main
+struct FPXD: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fpxd", abstract: "The admission daemon: caps by licence, over-limit policy, control socket, wire hooks.",
+        discussion: """
+            Settings come from flags, then from the environment (FPX_LICENSE_OVERLIMIT=block), then from the configuration file
+            (license-overlimit: block), then from defaults. SIGHUP reads licence and file again; SIGTERM stops. Sessions in
+            progress, caps and policy stay in the segment whatever becomes of fpxd.
+            """,
+        version: Version.line)
+
+    @Option(help: "The configuration file (YAML); default /etc/fpx/fpxd.yaml, or fpxd.yaml in --home.")
+    var config: String?
+    @Option(help: "A folder for everything, instead of the places of the system.")
+    var home: String?
+    @Flag(help: "Check configuration file, environment and flags, print the result and stop.")
+    var checkConfig = false
+
+    @Option(help: "bypass or block: verdict of a new session when no licensed session is free.") var licenseOverlimit: String?
+    @Option(help: "debug, info, warning or error.") var logLevel: String?
+    @Option(help: "Percent of the licensed sessions in use that raises a warning, 0 for none.") var sessionWarning: String?
+    @Option(help: "File of the shared counters, on a file system in memory.") var segment: String?
+    @Option(help: "Folder of what must outlive a restart.") var stateFolder: String?
+    @Option(help: "Folder of the sockets.") var runFolder: String?
+    @Option(help: "Group that may use segment and sockets.") var group: String?
+    @Option(help: "The signed licence.") var licenseFile: String?
+    @Option(help: "Folder of the authority's public keys.") var trustedKeys: String?
+    @Option(help: "Log file besides standard error.") var logFile: String?
+    @Option(help: "Folder of the sockets for HAProxy, spoa.sock and ring.sock; empty: none are served.") var haproxyFolder:
+        String?
+
+    private var flags: [String: String] {
+        [
+            Setting.overLimit: licenseOverlimit, Setting.logLevel: logLevel, Setting.sessionWarning: sessionWarning,
+            Setting.segment: segment, Setting.stateFolder: stateFolder, Setting.runFolder: runFolder, Setting.group: group,
+            Setting.licenseFile: licenseFile, Setting.trustedKeys: trustedKeys, Setting.logFile: logFile,
+            Setting.haproxyFolder: haproxyFolder,
+        ].compactMapValues { $0 }
+    }
+
+    private func settings() throws(SettingsError) -> Settings {
+        let home = (self.home ?? ProcessInfo.processInfo.environment["FPX_HOME"]).map {
+            URL(filePath: $0).standardizedFileURL.path(percentEncoded: false)
+        }
+        let defaults = Settings.Defaults(home: home.map { $0.count > 1 && $0.hasSuffix("/") ? String($0.dropLast()) : $0 })
+        let path = config.map { URL(filePath: $0).standardizedFileURL.path(percentEncoded: false) }
+        if let path, access(path, F_OK) != 0 { throw .file(path: path, reason: String(cString: strerror(errno))) }
+        return try Settings(
+            defaults: defaults, file: try SettingsFile.read(path ?? defaults.configurationFile), flags: flags,
+            environment: ProcessInfo.processInfo.environment)
+    }
+
+    func run() async throws {
+        let log = LineLog()
+        LoggingSystem.bootstrap { _ in LineLogHandler(log: log) }
+        let logger = Logger(label: "fpxd")
+        do {
+            let settings = try settings()
+            if checkConfig { return printSettings(settings) }
+            try await serve(try await Daemon.start(settings, log: log, logger: logger))
+        } catch {
+            // To the terminal even where the level would hide it.
+            log.write(.critical, "fpxd: \(error)")
+            throw ExitCode(1)
+        }
+    }
+
+    private func printSettings(_ settings: Settings) {
+        print("# \(settings.file.path): accepted")
+        for setting in Setting.all { print("\(setting.name): \(settings[setting.name])") }
+    }
+
+    private func serve(_ daemon: Daemon) async throws {
+        let manager = ServiceManager(environment: ProcessInfo.processInfo.environment)
+        var services: [any Service] = [Housekeeping(daemon: daemon, manager: manager), CommitOnHangup(daemon: daemon)]
+        if let agent = daemon.haproxy {
+            try await agent.start()
+            services.append(agent)
+        }
+        services.append(
+            ControlServer(
+                path: daemon.places.controlSocket, backend: daemon,
+                access: AccessRule(userID: geteuid(), group: daemon.places.group), version: Version.number,
+                logger: daemon.logger
+            ) {
+                do {
+                    try Places.give(daemon.places.controlSocket, to: daemon.places.group, mode: 0o660)
+                } catch {
+                    daemon.logger.error("\(error)")
+                }
+                daemon.logger.info("Ready: control socket \(daemon.places.controlSocket)")
+                manager.notify("READY=1")
+            })
+        var quiet = daemon.logger
+        quiet.logLevel = .warning
+        let group = ServiceGroup(
+            configuration: .init(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
+        try await group.run()
+        manager.notify("STOPPING=1")
+        daemon.events.note(.info, .daemon, "\(Version.line) stopped; sessions in progress stay counted")
+    }
+}

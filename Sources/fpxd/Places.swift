@@ -1,0 +1,115 @@
+// Places: the folders and files of a daemon, made with the owner and mode that they must have.
+
+import Admission
+import AdmissionNUMA
+import Foundation
+import Settings
+
+/// Where everything of one daemon lies. The run-folder's lock is held as long as this lives.
+final class Places: Sendable {
+    let segment: String
+    let state: String
+    let run: String
+    /// Who may use segment and sockets besides the daemon's user; nil: nobody.
+    let group: gid_t?
+    private let lock: Int32
+
+    var controlSocket: String { run + "/control.sock" }
+    /// Where HAProxy asks, and where it tells of ends; nil: not served.
+    let haproxy: (agent: String, ring: String)?
+    var journal: String { segment + ".sessions" }
+    var events: String { state + "/events.jsonl" }
+
+    /// Makes the folders, and refuses a run-folder that another daemon uses.
+    init(_ settings: Settings) throws(DaemonError) {
+        segment = settings[Setting.segment]
+        state = settings[Setting.stateFolder]
+        run = settings[Setting.runFolder]
+        let folder = settings[Setting.haproxyFolder]
+        haproxy = folder.isEmpty ? nil : (folder + "/spoa.sock", folder + "/ring.sock")
+        group = try Self.group(settings[Setting.group])
+        try Self.makeFolder(state, mode: 0o750, group: nil)
+        try Self.makeFolder(run, mode: 0o750, group: group)
+        if !folder.isEmpty { try Self.makeFolder(folder, mode: 0o750, group: group) }
+        try Self.makeFolder((segment as NSString).deletingLastPathComponent, mode: 0o750, group: group)
+        lock = try Self.lock(run + "/fpxd.pid")
+    }
+
+    deinit { close(lock) }
+
+    private static func group(_ name: String) throws(DaemonError) -> gid_t? {
+        if name.isEmpty { return nil }
+        if let number = gid_t(name) { return number }
+        guard let found = getgrnam(name) else { throw .group(name: name) }
+        return found.pointee.gr_gid
+    }
+
+    /// A folder that is there stays as it is.
+    private static func makeFolder(_ path: String, mode: mode_t, group: gid_t?) throws(DaemonError) {
+        if access(path, F_OK) == 0 { return }
+        let parent = (path as NSString).deletingLastPathComponent
+        if parent != path, !parent.isEmpty { try makeFolder(parent, mode: 0o755, group: nil) }
+        if mkdir(path, mode) != 0, errno != EEXIST { throw .system(call: "mkdir", path: path, code: errno) }
+        // The process' umask is for files that others must not read.
+        if chmod(path, mode) != 0 { throw .system(call: "chmod", path: path, code: errno) }
+        try give(path, to: group)
+    }
+
+    /// Lets the group have a file.
+    static func give(_ path: String, to group: gid_t?, mode: mode_t? = nil) throws(DaemonError) {
+        if let group, chown(path, .max, group) != 0 { throw .system(call: "chown", path: path, code: errno) }
+        if let mode, chmod(path, mode) != 0 { throw .system(call: "chmod", path: path, code: errno) }
+    }
+
+    /// Lets the group of its folder have a file.
+    static func giveAsFolder(_ path: String) throws(DaemonError) {
+        let folder = (path as NSString).deletingLastPathComponent
+        var status = stat()
+        if stat(folder, &status) != 0 { throw .system(call: "stat", path: folder, code: errno) }
+        try give(path, to: status.st_gid)
+    }
+
+    private static func lock(_ path: String) throws(DaemonError) -> Int32 {
+        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        if descriptor < 0 { throw .system(call: "open", path: path, code: errno) }
+        if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            let holder = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+            close(descriptor)
+            throw .running(
+                path: path, processID: holder.isEmpty ? "unknown" : holder.trimmingCharacters(in: .whitespacesAndNewlines))
+        }
+        let text = "\(getpid())\n"
+        guard ftruncate(descriptor, 0) == 0, pwrite(descriptor, text, text.utf8.count, 0) == text.utf8.count else {
+            throw .system(call: "write", path: path, code: errno)
+        }
+        return descriptor
+    }
+
+    /// Attaches as the segment's keeper; makes the segment where there is none, and anew where it is of another version and
+    /// nobody uses it.
+    ///
+    /// - Parameter note: told what had to be replaced.
+    func attach(note: (String) -> Void) throws -> Segment {
+        if access(segment, F_OK) != 0 { try create(replacing: false) }
+        do {
+            let attached = try Segment.attachKeeper(path: segment)
+            attached.placeShardsOnNodes()
+            return attached
+        } catch SegmentError.format(let path, let field, let found, let expected) {
+            let error = SegmentError.format(path: path, field: field, found: found, expected: expected)
+            guard try Segment.attachedProcesses(path: segment) == 0 else { throw error }
+            note("\(error); nobody uses it, so it is made anew")
+            try create(replacing: true)
+            return try attach(note: note)
+        }
+    }
+
+    private func create(replacing: Bool) throws {
+        do {
+            try Segment.create(path: segment, replacing: replacing)
+        } catch SegmentError.exists {
+            return  // another was faster; whether it is the keeper will show
+        }
+        try Self.give(segment, to: group, mode: group == nil ? 0o600 : 0o660)
+    }
+}

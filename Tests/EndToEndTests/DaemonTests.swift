@@ -1,0 +1,237 @@
+import Admission
+import Foundation
+import Synchronization
+import Testing
+
+extension EndToEnd {
+    /// fpxd, fpx-authority and fpx together, without a proxy.
+    @Suite struct DaemonTests {}
+}
+
+extension EndToEnd.DaemonTests {
+    @Test func aLicenceOfFortySeatsGivesTheThreeLines() throws {
+        let daemon = try DaemonControl(cap: nil)
+        try daemon.authority(
+            "license", "sign", "--key", daemon.folder.path + "/test.key", "--customer", "test", "--seats", "40", "--fcas", "2",
+            "--out", daemon.licenseFile)
+        #expect(try daemon.fpx("commit").contains("Active"))
+        #expect(
+            try daemon.fpx("diagnose", "wad", "license", "detail")
+                == "Purchased License Seat: 40\nAvailable License Seat: 40\nMax Licensed Session: 1000\n")
+        let segment = try Segment.attach(path: daemon.segmentPath)
+        #expect(try segment.pool(0).cap == 1000)
+        #expect(try segment.pool(1).cap == 0)
+        #expect(try segment.pool(2).cap == 50)
+        let day = try #require(
+            try daemon.fpx("show", "license").wholeMatch(
+                of: /Production license for 2000 mbits valid until (\d{4}-\d\d-\d\d)\n/))
+        #expect(
+            try daemon.fpx("get", "system", "status").contains(
+                "\nLicense: Active, seat 40, active seat 40, expiry date \(day.1)\n"))
+    }
+
+    @Test func withoutALicenceTheEvaluationIsNamedEverywhere() throws {
+        let daemon = try DaemonControl(cap: nil)
+        for command in [
+            "get system status", "diagnose wad license", "diagnose wad license detail", "show license", "commit",
+            "diagnose wad license --json", "get system status --json", "show license --json",
+        ] {
+            let text = try daemon.ask(command.split(separator: " ").map(String.init)).output
+            #expect(text.lowercased().contains("evaluation"), "\(command): \(text)")
+        }
+        #expect(try daemon.fpx("diagnose", "wad", "license", "detail").contains("Max Licensed Session: 100\n"))
+    }
+
+    /// Each bad licence has its own state and message, and no session is licensed.
+    @Test func badLicencesGiveCapZeroAndAReason() throws {
+        let daemon = try DaemonControl(cap: 3)
+        let good = try Data(contentsOf: URL(filePath: daemon.licenseFile))
+        try daemon.authority("keys", "new", "--name", "other", "--out", daemon.folder.path)
+        try daemon.end(by: SIGTERM)
+        func made(_ arguments: String...) throws -> Data {
+            let file = daemon.folder.path + "/made.lic"
+            try daemon.authority(
+                ["license", "sign", "--customer", "test", "--seats", "40", "--out", file] + arguments)
+            return try Data(contentsOf: URL(filePath: file))
+        }
+        let key = daemon.folder.path + "/test.key"
+        var tampered = good
+        tampered[good.count / 2] ^= 1
+        try #"{"cpu_model":"another","logical_cpus_number":640,"total_memory_size":1,"addresses_ipv4":[],"hostname":"x"}"#
+            .write(toFile: daemon.folder.path + "/hw.lic", atomically: true, encoding: .utf8)
+        var noise = Data(count: 10 << 20)
+        for index in noise.indices { noise[index] = UInt8(truncatingIfNeeded: index &* 2_654_435_761 >> 7) }
+        let cases: [(state: String, file: Data)] = [
+            ("Expired", try made("--key", key, "--not-before", "2020-01-01", "--days", "14")),
+            ("Not-yet-valid", try made("--key", key, "--not-before", "2099-01-01")),
+            ("Invalid-signature", tampered),
+            ("Unknown-key", try made("--key", daemon.folder.path + "/other.key")),
+            ("Hardware-mismatch", try made("--key", key, "--hardware", daemon.folder.path + "/hw.lic")),
+            ("Truncated", good.prefix(good.count / 2)),
+            ("Empty", Data()),
+            ("Too-large", noise),
+            ("Malformed", noise.prefix(1000)),
+        ]
+        for (state, file) in cases {
+            // From the start, with nothing to fall back to: cap 0.
+            try? FileManager.default.removeItem(atPath: daemon.home + "/state")
+            try file.write(to: URL(filePath: daemon.licenseFile))
+            try daemon.start()
+            let status = try daemon.fpx("get", "system", "status")
+            #expect(status.contains("License: \(state), seat "), "\(state): \(status)")
+            #expect(status.contains("active seat 0"), "\(state): \(status)")
+            #expect(status.contains("License reason: "), "\(state): \(status)")
+            #expect(try daemon.fpx("diagnose", "wad", "license", "detail").contains("Max Licensed Session: 0\n"), "\(state)")
+            let segment = try Segment.attach(path: daemon.segmentPath)
+            #expect(try segment.pool(0).admit().verdict == .bypass, "\(state)")
+            segment.detach()
+            // Over one in force: that one is kept.
+            try good.write(to: URL(filePath: daemon.licenseFile))
+            _ = try daemon.fpx("commit")
+            #expect(try daemon.fpx("diagnose", "wad", "license", "detail").contains("Max Licensed Session: 3\n"), "\(state)")
+            try file.write(to: URL(filePath: daemon.licenseFile))
+            let commit = try daemon.ask("commit")
+            #expect(commit.output.contains("licence kept"), "\(state): \(commit)")
+            #expect(try daemon.fpx("diagnose", "wad", "license", "detail").contains("Max Licensed Session: 3\n"), "\(state)")
+            try daemon.end(by: SIGTERM)
+        }
+    }
+
+    @Test func settingsChangeAtOnceAndLast() throws {
+        let daemon = try DaemonControl(cap: 0)
+        let file = daemon.home + "/fpxd.yaml"
+        try "# ours\nsession-warning: 70  # percent\n".write(toFile: file, atomically: true, encoding: .utf8)
+        _ = try daemon.fpx("commit")
+        let segment = try Segment.attach(path: daemon.segmentPath)
+        let pool = try segment.pool(0)
+        #expect(pool.admit().verdict == .bypass)
+        #expect(
+            try daemon.fpx("show", "full", "system", "global", "|", "grep", "license") == "    set license-overlimit bypass\n")
+        try daemon.set(policy: .block)
+        #expect(pool.admit().verdict == .block)
+        #expect(
+            try String(contentsOfFile: file, encoding: .utf8)
+                == "# ours\nsession-warning: 70  # percent\nlicense-overlimit: block\n")
+        try daemon.end(by: SIGKILL)
+        #expect(pool.admit().verdict == .block, "without the daemon the policy stays")
+        try daemon.start()
+        #expect(pool.admit().verdict == .block)
+        #expect(
+            try daemon.fpx("show", "full", "system", "global")
+                == "config system global\n    set license-overlimit block\n    set log-level info\n    set session-warning 70\nend\n"
+        )
+        let refused = try daemon.ask("config", "system", "global", "set", "license-overlimit", "sometimes", "end")
+        #expect(refused.status != 0)
+        #expect(refused.output.contains("sometimes") && refused.output.contains("bypass or block"), "\(refused)")
+        #expect(pool.policy == .block)
+    }
+
+    @Test func hangupIsCommit() throws {
+        let daemon = try DaemonControl(cap: 5)
+        let segment = try Segment.attach(path: daemon.segmentPath)
+        try daemon.sign(cap: 7)
+        kill(try #require(daemon.processID), SIGHUP)
+        try expectEventually("the new licence is in force") { try segment.pool(0).cap == 7 }
+    }
+
+    @Test func badConfigurationIsNamedWithItsLine() throws {
+        let fpxd = try Programs.path("fpxd")
+        let folder = try TemporaryFolder()
+        let file = folder.path + "/fpxd.yaml"
+        for (text, complaint) in [
+            ("log-level: info\nlicence-overlimit: block\n", ":2: found unknown setting \"licence-overlimit\""),
+            ("# a\n\nlicense-overlimit: maybe\n", ":3: license-overlimit: found \"maybe\", expected bypass or block"),
+            ("session-warning: 101\n", ":1: session-warning: found \"101\", expected a number from 0 to 100"),
+            ("segment: relative\n", ":1: segment: found \"relative\", expected an absolute path"),
+            ("log-level: [info]\n", ":1: log-level: found a list or mapping"),
+            ("log-level: info\nlog-level: debug\n", "found setting \"log-level\" twice"),
+            ("log-level: \"info\n", "not YAML"), ("- a\n- b\n", "expected lines of the form NAME: VALUE"),
+            (String(repeating: "#", count: 70_000), "found more than 65536 bytes"),
+        ] {
+            try text.write(toFile: file, atomically: true, encoding: .utf8)
+            let (status, output) = try run(fpxd, ["--config", file, "--check-config"])
+            #expect(status == 1, "\(text.prefix(50)): \(output)")
+            #expect(output.contains(complaint), "\(text.prefix(50)): \(output)")
+            #expect(output.contains(file), "\(output)")
+        }
+        #expect(try run(fpxd, ["--config", folder.path + "/none", "--check-config"]).status == 1)
+        #expect(try run(fpxd, ["--license-overlimit", "maybe", "--check-config"]).output.contains("flag --license-overlimit"))
+        #expect(try run(fpxd, ["--nonsense"]).status == 64)
+        try "license-overlimit: block # stay\n".write(toFile: file, atomically: true, encoding: .utf8)
+        let (status, output) = try run(fpxd, ["--config", file, "--log-level", "debug", "--check-config"])
+        #expect(status == 0)
+        #expect(output.contains("license-overlimit: block\nlog-level: debug\n"))
+    }
+
+    @Test func aSecondDaemonIsRefused() throws {
+        let daemon = try DaemonControl()
+        let fpxd = try Programs.path("fpxd")
+        let same = try run(fpxd, ["--home", daemon.home, "--segment", daemon.segmentPath])
+        #expect(same.status == 1)
+        #expect(same.output.contains("found fpxd running there (process \(try #require(daemon.processID)))"), "\(same)")
+        let other = try TemporaryFolder()
+        let keeper = try run(fpxd, ["--home", other.path, "--segment", daemon.segmentPath])
+        #expect(keeper.status == 1)
+        #expect(keeper.output.contains("found a keeper already (process \(try #require(daemon.processID)))"), "\(keeper)")
+        #expect(try daemon.ask("get", "system", "status").status == 0)
+    }
+
+    @Test func aDamagedSegmentIsRefusedWhileInUseAndReplacedWhenNot() throws {
+        let daemon = try DaemonControl()
+        try daemon.end(by: SIGKILL)
+        let observer = try Segment.attach(path: daemon.segmentPath)
+        try Data("fpxadm99".utf8).write(to: URL(filePath: daemon.folder.path + "/magic"))
+        func damage() throws {
+            let handle = try FileHandle(forWritingTo: URL(filePath: daemon.segmentPath))
+            try handle.write(contentsOf: Data("gibberish".utf8))
+            try handle.close()
+        }
+        let copy = daemon.segmentPath + ".copy"
+        defer { unlink(copy) }
+        withExtendedLifetime(observer) {}
+        observer.detach()
+        // The control's own observer is attached all the time, so this file is in use.
+        try damage()
+        let (status, output) = try run(
+            try Programs.path("fpxd"), ["--home", daemon.home, "--segment", daemon.segmentPath])
+        #expect(status == 1)
+        #expect(output.contains("not a segment of this version: found magic"), "\(output)")
+        // A file that nobody has mapped is made anew.
+        try Data(repeating: 7, count: 1 << 20).write(to: URL(filePath: copy))
+        let other = try DaemonControl(segment: copy, cap: 2)
+        #expect(other.log.contains("made anew"), "\(other.log)")
+        #expect(try Segment.attach(path: copy).pool(0).cap == 2)
+    }
+
+    /// Workers admit and release without pause while the daemon is killed and started again and again.
+    @Test func killingTheDaemonChangesNothingForWorkers() throws {
+        let daemon = try DaemonControl(cap: 50)
+        let segment = try Segment.attach(path: daemon.segmentPath)
+        let pool = try segment.pool(0)
+        let wrong = Atomic(0)
+        let rounds = Atomic(0)
+        let worker = BackgroundThread { thread in
+            while !thread.isStopped {
+                // One thread alone: with n < 50 in use there is always room, and with 50 there is none.
+                var held = 0
+                while held < 50 {
+                    if pool.admit().detach() != .inspect { wrong.add(1, ordering: .relaxed) }
+                    held += 1
+                }
+                if pool.admit().verdict != .bypass { wrong.add(1, ordering: .relaxed) }
+                for _ in 0..<held { pool.release(.inspect) }
+                rounds.add(1, ordering: .relaxed)
+            }
+        }
+        for _ in 0..<5 {
+            try daemon.end(by: SIGKILL)
+            let before = rounds.load(ordering: .relaxed)
+            expectEventually("work goes on without a daemon") { rounds.load(ordering: .relaxed) > before + 100 }
+            try daemon.start()
+        }
+        worker.stop()
+        #expect(wrong.load(ordering: .relaxed) == 0)
+        #expect(try daemon.inUseByCommand() == 0)
+        #expect(pool.conservation()?.holds == true)
+    }
+}
