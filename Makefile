@@ -11,7 +11,7 @@ PACKAGES := libnuma-dev liburcu-dev libedit-dev pkg-config gcc g++ binutils make
 PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
 TEST_PACKAGES := spin valgrind openssl curl tmux zsh fish nghttp2-client $(PROXIES)
 
-.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks torture model numa tsan library lint format golden clean help
+.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks torture model numa fresh tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
 	@Integrations/demo/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
@@ -64,6 +64,12 @@ model: setup-tests ## The Promela models, long form (up to an hour)
 
 numa: setup ## Placement on memory nodes and CPU hot-plug, on an emulated two-node machine
 	Tests/NUMA/run.sh
+
+fresh: ## As root: make run and the README's quick starts on a fresh Debian 12 (a chroot), 15 minutes or more
+	Tests/Fresh/run.sh
+
+bench-hooks: daemon integrations ## What the hooks cost nginx and HAProxy, beside the proxies' own limiters
+	Benchmarks/hooks/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
 
 tsan: setup ## The fallback under the thread sanitizer
 	FPX_ONLY=engine $(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'

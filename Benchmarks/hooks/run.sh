@@ -258,7 +258,7 @@ check() { # REQUESTS: that the variant did what it is named for
 
 measure() { # PROXY MODE CLIENTS VARIANT: sets what, and appends a line to the results
     proxy_name=$1 mode=$2 clients=$3 variant=$4 cap=wide
-    local expected=inspect idle="0 0" header=() pids worker requests ns before=(0 0) held=''
+    local expected=inspect idle="0 0" header=() pids agent=none worker requests ns agent_ns before=(0 0) held=''
     what="$proxy_name $mode, $clients connections, $variant"
     if [ "$variant" = fpx-full ]; then cap=full expected=bypass idle="1 0"; fi
     [ "$clients" = keepalive ] || header=(-H 'Connection: close')
@@ -276,7 +276,7 @@ measure() { # PROXY MODE CLIENTS VARIANT: sets what, and appends a line to the r
     read -r worker <"/proc/$proxy/task/$proxy/children" || true
     if [ -n "$worker" ]; then pids="$pids $worker"; fi
     # HAProxy's verdicts are made, and its sessions ended, in fpxd.
-    if [[ $proxy_name.$variant == haproxy.fpx* ]]; then pids="$pids ${daemon[$cap]}"; fi
+    if [[ $proxy_name.$variant == haproxy.fpx* ]]; then agent=${daemon[$cap]} pids="$pids $agent"; fi
     cpu_time $pids >"$folder/cpu.before"
     timeout --preserve-status -s INT $seconds wrk -t 1 -c $connections -d 60s "${header[@]}" "http://127.0.0.1:$port/" \
         >"$folder/wrk.out" 2>&1 &
@@ -290,10 +290,14 @@ measure() { # PROXY MODE CLIENTS VARIANT: sets what, and appends a line to the r
     ! grep -E 'Socket errors|Non-2xx' "$folder/wrk.out" >&2 || fail "$what: found errors in wrk, expected none"
     [ "${requests:-0}" -gt $connections ] || fail "$what: found ${requests:-no} requests, expected more than $connections"
     check "$requests"
-    ns=$(awk 'NR == FNR { before[$1] = $2; next } { sum += $2 - before[$1] } END { printf "%d", sum }' \
-        "$folder/cpu.before" "$folder/cpu.after")
-    printf '{"kind":"sample","proxy":"%s","mode":"%s","connections":"%s","variant":"%s","round":%d,"requests":%d,"cpu_ns":%d}\n' \
-        "$proxy_name" "$mode" "$clients" "$variant" "$round" "$requests" "$ns" >>"$folder/results"
+    read -r ns agent_ns < <(awk -v agent="/proc/$agent/" '
+        NR == FNR { before[$1] = $2; next }
+        { sum += $2 - before[$1] }
+        index($1, agent) { ours += $2 - before[$1] }
+        END { printf "%d %d\n", sum, ours }' "$folder/cpu.before" "$folder/cpu.after")
+    printf '{"kind":"sample","proxy":"%s","mode":"%s","connections":"%s","variant":"%s","round":%d,' \
+        "$proxy_name" "$mode" "$clients" "$variant" "$round" >>"$folder/results"
+    printf '"requests":%d,"cpu_ns":%d,"of_it_fpxd_ns":%d}\n' "$requests" "$ns" "$agent_ns" >>"$folder/results"
     if [ -n "$held" ]; then exec {held}>&-; fi
     stop $proxy
     proxy=''

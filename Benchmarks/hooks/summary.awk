@@ -27,6 +27,7 @@ field("kind") == "sample" {
     if (!(face in seen)) { seen[face] = 1; faces[++faceCount] = face }
     if (round > rounds) rounds = round
     cost[face, variant, round] = field("cpu_ns") / field("requests") / 1000
+    share[face, variant, round] = field("of_it_fpxd_ns") / field("requests") / 1000
 }
 
 END {
@@ -37,8 +38,8 @@ END {
     names["fpx"] = "fpx"
     names["fpx-full"] = "fpx, cap full"
     count = split("plain again limiter fpx fpx-full", variants, " ")
-    print "| proxy | connections | limit | CPU per request, us | ratio | quartiles | more than without, us |"
-    print "| --- | --- | --- | --- | --- | --- | --- |"
+    print "| proxy | connections | limit | CPU per request, us | of it fpxd | ratio | quartiles | more than without, us |"
+    print "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for (f = 1; f <= faceCount; f++) {
         face = faces[f]
         split(face, part, "|")
@@ -48,6 +49,7 @@ END {
             for (r = 1; r <= rounds; r++) {
                 costs[r] = cost[face, variant, r]
                 ratios[r] = costs[r] / cost[face, "plain", r]
+                agents[r] = share[face, variant, r]
                 more[r] = costs[r] - cost[face, "plain", r]
             }
             name = variant == "limiter" ? names[word[1], variant] : names[variant]
@@ -56,12 +58,14 @@ END {
             high = quantile(ratios, rounds, 0.75)
             micro = quantile(costs, rounds, 0.5)
             extra = quantile(more, rounds, 0.5)
-            if (variant == "plain") printf "| %s | %s | %s | %.1f | 1 | | |\n", part[1], part[2], name, micro
-            else printf "| %s | %s | %s | %.1f | %.2f | %.2f to %.2f | %+.1f |\n", part[1], part[2], name, micro, middle, low, high, extra
+            agent = quantile(agents, rounds, 0.5)
+            printf "| %s | %s | %s | %.1f | %s | ", part[1], part[2], name, micro, agent > 0 ? sprintf("%.1f", agent) : ""
+            if (variant == "plain") print "1 | | |"
+            else printf "%.2f | %.2f to %.2f | %+.1f |\n", middle, low, high, extra
             printf "{\"kind\":\"summary\",\"proxy\":\"%s\",\"mode\":\"%s\",\"connections\":\"%s\",\"variant\":\"%s\",", \
                 word[1], word[2], part[2], variant > json
-            printf "\"cpu_us\":%.3f,\"ratio\":%.4f,\"ratio_q1\":%.4f,\"ratio_q3\":%.4f,\"more_us\":%.3f}\n", \
-                micro, middle, low, high, extra > json
+            printf "\"cpu_us\":%.3f,\"of_it_fpxd_us\":%.3f,\"ratio\":%.4f,\"ratio_q1\":%.4f,\"ratio_q3\":%.4f,\"more_us\":%.3f}\n", \
+                micro, agent, middle, low, high, extra > json
         }
     }
 }
