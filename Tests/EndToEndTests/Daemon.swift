@@ -133,6 +133,11 @@ final class DaemonControl: Sendable {
         return output
     }
 
+    /// `fpxd v0.2.0,build...`
+    func version() throws -> String {
+        try run(try Programs.path("fpxd"), ["--version"]).output.trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
     func set(cap: Int) throws {
         try sign(cap: cap)
         _ = try fpx("commit")

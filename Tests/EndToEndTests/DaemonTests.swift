@@ -134,6 +134,62 @@ extension EndToEnd.DaemonTests {
         try expectEventually("the new licence is in force") { try segment.pool(0).cap == 7 }
     }
 
+    /// As systemd hears it: ready when it answers, alive all the time, and stopping.
+    @Test func theServiceManagerIsTold() throws {
+        let folder = try TemporaryFolder()
+        let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: "\(folder.path)/notify".utf8) }
+        let bound = withUnsafePointer(to: address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        #expect(bound == 0)
+        var limit = timeval(tv_sec: 10, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        func receive() -> String {
+            var bytes = [UInt8](repeating: 0, count: 1024)
+            let count = recv(descriptor, &bytes, bytes.count, 0)
+            return String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
+        }
+        let daemon = try DaemonControl(
+            launcher: ["/usr/bin/env", "NOTIFY_SOCKET=\(folder.path)/notify", "WATCHDOG_USEC=200000"])
+        var heard: [String] = []
+        while heard.count(where: { $0 == "WATCHDOG=1" }) < 5 || !heard.contains("READY=1") {
+            heard.append(receive())
+            try #require(heard.last != "", "nothing came for 10 seconds after \(heard)")
+        }
+        #expect(heard.count { $0 == "READY=1" } == 1)
+        #expect(Set(heard) == ["READY=1", "WATCHDOG=1"])
+        try daemon.end(by: SIGTERM)
+        var last = receive()
+        while last == "WATCHDOG=1" { last = receive() }
+        #expect(last == "STOPPING=1")
+        #expect(daemon.log.contains("[INFO] \(try daemon.version()) stopped"))
+    }
+
+    @Test func filesAreForTheGroupAlone() throws {
+        let daemon = try DaemonControl()
+        let group = try #require(getgrnam("www-data")).pointee.gr_gid
+        for (path, mode) in [
+            (daemon.segmentPath, 0o660), (daemon.controlSocket, 0o660), (daemon.runFolder + "/spoa.sock", 0o660),
+            (daemon.runFolder + "/ring.sock", 0o660), (daemon.runFolder, 0o750),
+        ] {
+            var status = stat()
+            #expect(stat(path, &status) == 0)
+            #expect(status.st_mode & 0o777 == mode_t(mode), "\(path)")
+            if geteuid() == 0 { #expect(status.st_gid == group, "\(path)") }
+        }
+        // The log has the time, and the level in brackets.
+        let log = try String(contentsOfFile: daemon.home + "/fpxd.log", encoding: .utf8)
+        for line in log.split(separator: "\n") {
+            #expect(try /\d{4}-\d\d-\d\dT[0-9:]+Z \[(INFO|WARNING)\] .+/.wholeMatch(in: line) != nil, "\(line)")
+        }
+    }
+
     @Test func badConfigurationIsNamedWithItsLine() throws {
         let fpxd = try Programs.path("fpxd")
         let folder = try TemporaryFolder()

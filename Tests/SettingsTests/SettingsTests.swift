@@ -108,6 +108,22 @@ import Testing
         }
     }
 
+    @Test func theManualListsEachSettingWithItsDefaults() throws {
+        let manual = try String(
+            contentsOf: URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../docs/operations/fpxd.md"),
+            encoding: .utf8)
+        let rows = manual.split(separator: "\n").filter { $0.hasPrefix("| `") && $0.count(where: { $0 == "|" }) == 5 }.map {
+            $0.split(separator: "|").prefix(3).map { $0.trimmingCharacters(in: [" ", "`"]) }
+        }
+        #expect(rows.map { $0[0] } == Setting.all.map(\.name))
+        let home = Settings.Defaults(home: "/H")
+        for row in rows {
+            #expect(row[1] == defaults.values[row[0]], "\(row[0])")
+            let value = home.values[row[0]]?.replacing("/H/", with: "H/") ?? ""
+            #expect(row[2] == (value.isEmpty ? "none" : value), "\(row[0])")
+        }
+    }
+
     @Test func wrongValuesNameTheirOrigin() {
         let flag = #expect(throws: SettingsError.self) { try settings(flags: ["session-warning": "many"]) }
         #expect(flag.map { "\($0)" } == "flag --session-warning: found \"many\", expected a number from 0 to 100 (percent)")
