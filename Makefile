@@ -25,7 +25,7 @@ test: setup-tests build-tests integrations ## All tests; closes on the test runn
 	$(BUILD)/Torture --seconds 10 --kills 30 --operations 0 --locked --seed $${SEED:-$$RANDOM}
 	$(MAKE) --no-print-directory tsan
 	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'PoolTests|HandleTests|ModelTests|ConcurrencyTests'
-	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build
+	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel
 
 .PHONY: build-tests
 build-tests: build lint

@@ -22,7 +22,7 @@ show() {
 show get system status
 show diagnose wad license detail
 segment=$("$build/fpx" --socket "$socket" get system status | sed -n 's/^Segment: //p')
-printf '\n$ example %s          # Integrations/c/example.c, a worker of 60 lines\n' "$segment"
+printf '\n$ example %s          # Integrations/c/example.c, a worker in C\n' "$segment"
 cc -O2 -pthread "$root/Integrations/c/example.c" -o "$home/example" -I "$dist/include" -L "$dist/lib" -lfpxadmission \
     -Wl,-rpath,"$dist/lib"
 "$home/example" "$segment"
