@@ -85,7 +85,7 @@ install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, 
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/nginx
 	install -m 755 $(BUILD)/fpxd $(BUILD)/fpx $(BUILD)/fpx-authority $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(OUT)/include/fpxadmission.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 $(OUT)/lib/libfpxadmission.so $(DESTDIR)$(PREFIX)/lib
+	cp -P $(OUT)/lib/libfpxadmission.so* $(DESTDIR)$(PREFIX)/lib
 	install -m 644 $(OUT)/lib/nginx/*.so $(DESTDIR)$(PREFIX)/lib/nginx
 	install -m 644 $(OUT)/lib/pkgconfig/fpxadmission.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \

@@ -90,7 +90,7 @@ verdicts() { # how often the proxy's hook has been told inspect, and how often b
 
 are() { [ "$("$1")" = "$2" ]; } # FUNCTION TEXT
 
-# --- Proxies --------------------------------------------------------------------------------------------------------------------
+# --- Proxies ------------------------------------------------------------------------------------------------------------------
 
 nginx_start() { # NAME: with $folder/NAME.conf
     nginx -p "$folder" -e "$folder/error.log" -c "$folder/$1.conf" >"$folder/$1.out" 2>&1 &
@@ -160,7 +160,8 @@ haproxy_configuration() {
         use_backend inspect if { var(txn.fpx.verdict) -m str inspect }
         default_backend bypass"
         # The agent and the ring as they are shipped.
-        tail=$(sed -n '/^backend fpx_agents/,$p' "$root/Integrations/haproxy/haproxy.cfg" | sed "s|@/fpx/|@$folder/$cap/run/|") ;;
+        tail=$(sed -n '/^backend fpx_agents/,$p' "$root/Integrations/haproxy/haproxy.cfg")
+        tail=${tail//@\/fpx\//@$folder\/$cap\/run\/} ;;
     esac
     echo "
     global
@@ -194,7 +195,7 @@ start_proxy() {
     proxy=$!
 }
 
-# --- Clients --------------------------------------------------------------------------------------------------------------------
+# --- Clients ------------------------------------------------------------------------------------------------------------------
 
 hold=$'POST /hold HTTP/1.1\r\nHost: bench\r\nContent-Length: 1\r\n\r\n'
 
@@ -228,7 +229,7 @@ limiter_refuses() { # whether so many requests as the limit wait, and one of the
     ) 2>/dev/null
 }
 
-# --- One sample -----------------------------------------------------------------------------------------------------------------
+# --- One sample ---------------------------------------------------------------------------------------------------------------
 
 cpu_time() { # PID...: nanoseconds on a CPU of each thread
     local pid file ns rest
@@ -242,23 +243,24 @@ cpu_time() { # PID...: nanoseconds on a CPU of each thread
 
 check() { # REQUESTS: that the variant did what it is named for
     # Some were under way when wrk ended, and it opens a connection before it begins, to see whether it can.
-    local least=$1 most=$(($1 + connections + 1)) inspected bypassed expected_hook=inspected other=bypassed
+    local least=$1 most=$(($1 + connections + 1)) inspected bypassed right=inspected other=bypassed
     case $variant in
     limiter) limiter_refuses || fail "$what: found no refusal above $limit at once, expected one" ;;
     fpx*)
         read -r inspected bypassed <<<"$(verdicts)"
         inspected=$((inspected - before[0])) bypassed=$((bypassed - before[1]))
-        [ "$variant" = fpx ] || expected_hook=bypassed other=inspected
+        [ "$variant" = fpx ] || right=bypassed other=inspected
         # With nginx a session is a connection.
         [ "$proxy_name.$clients" != nginx.keepalive ] || least=$connections most=$connections
-        ((${!expected_hook} >= least && ${!expected_hook} <= most && ${!other} == 0)) ||
-            fail "$what: found $inspected inspected and $bypassed bypassed, expected $least to $most $expected_hook, 0 $other" ;;
+        ((${!right} >= least && ${!right} <= most && ${!other} == 0)) ||
+            fail "$what: found $inspected inspected and $bypassed bypassed," \
+                "expected $least to $most $right, 0 $other" ;;
     esac
 }
 
 measure() { # PROXY MODE CLIENTS VARIANT: sets what, and appends a line to the results
     proxy_name=$1 mode=$2 clients=$3 variant=$4 cap=wide
-    local expected=inspect idle="0 0" header=() pids agent=none worker requests ns agent_ns before=(0 0) held=''
+    local expected=inspect idle="0 0" header=() pids agent=none worker='' requests ns agent_ns before=(0 0) held=''
     what="$proxy_name $mode, $clients connections, $variant"
     if [ "$variant" = fpx-full ]; then cap=full expected=bypass idle="1 0"; fi
     [ "$clients" = keepalive ] || header=(-H 'Connection: close')
@@ -272,19 +274,24 @@ measure() { # PROXY MODE CLIENTS VARIANT: sets what, and appends a line to the r
     eventually "$what: no sessions but those held" are sessions "$idle"
     read -r -a before <<<"$(verdicts)"
 
-    pids=$proxy
-    read -r worker <"/proc/$proxy/task/$proxy/children" || true
-    if [ -n "$worker" ]; then pids="$pids $worker"; fi
-    # HAProxy's verdicts are made, and its sessions ended, in fpxd.
-    if [[ $proxy_name.$variant == haproxy.fpx* ]]; then agent=${daemon[$cap]} pids="$pids $agent"; fi
-    cpu_time $pids >"$folder/cpu.before"
+    pids=("$proxy")
+    if [ "$proxy_name" = nginx ]; then
+        read -r worker <"/proc/$proxy/task/$proxy/children" || true  # a list without an end of line
+        [ -n "$worker" ] || fail "$what: found no worker of nginx, expected one"
+        pids+=("$worker")
+    elif [[ $variant == fpx* ]]; then
+        # HAProxy's verdicts are made, and its sessions ended, in fpxd.
+        agent=${daemon[$cap]}
+        pids+=("$agent")
+    fi
+    cpu_time "${pids[@]}" >"$folder/cpu.before"
     timeout --preserve-status -s INT $seconds wrk -t 1 -c $connections -d 60s "${header[@]}" "http://127.0.0.1:$port/" \
         >"$folder/wrk.out" 2>&1 &
     load=$!
     wait $load || fail "$what: wrk failed"
     load=''
     [[ $variant != fpx* ]] || eventually "$what: the end of all sessions" are sessions "$idle"
-    cpu_time $pids >"$folder/cpu.after"
+    cpu_time "${pids[@]}" >"$folder/cpu.after"
 
     requests=$(awk '/ requests in / { print $1 }' "$folder/wrk.out")
     ! grep -E 'Socket errors|Non-2xx' "$folder/wrk.out" >&2 || fail "$what: found errors in wrk, expected none"
@@ -303,7 +310,7 @@ measure() { # PROXY MODE CLIENTS VARIANT: sets what, and appends a line to the r
     proxy=''
 }
 
-# --- All of them ----------------------------------------------------------------------------------------------------------------
+# --- All of them --------------------------------------------------------------------------------------------------------------
 
 printf '{"kind":"run","rounds":%d,"seconds":%s,"connections":%d,"cpus":%d,"kernel":"%s","nginx":"%s","haproxy":"%s"}\n' \
     $rounds $seconds $connections "$(nproc)" "$(uname -r)" "$(nginx -v 2>&1 | sed 's|.*/||')" \
@@ -319,6 +326,7 @@ for ((round = 1; round <= rounds; round++)); do
         "haproxy tcp new" "haproxy http keepalive" "haproxy http new"; do
         for ((i = 0; i < ${#variants[@]}; i++)); do
             # Each round begins with another, so that none is always behind the same one.
+            # shellcheck disable=SC2086  # three words
             measure $face "${variants[(i + round) % ${#variants[@]}]}"
         done
     done

@@ -59,13 +59,14 @@ END {
             micro = quantile(costs, rounds, 0.5)
             extra = quantile(more, rounds, 0.5)
             agent = quantile(agents, rounds, 0.5)
-            printf "| %s | %s | %s | %.1f | %s | ", part[1], part[2], name, micro, agent > 0 ? sprintf("%.1f", agent) : ""
+            printf "| %s | %s | %s | %.1f | %s | ", part[1], part[2], name, micro, (agent > 0 ? sprintf("%.1f", agent) : "")
             if (variant == "plain") print "1 | | |"
             else printf "%.2f | %.2f to %.2f | %+.1f |\n", middle, low, high, extra
             printf "{\"kind\":\"summary\",\"proxy\":\"%s\",\"mode\":\"%s\",\"connections\":\"%s\",\"variant\":\"%s\",", \
                 word[1], word[2], part[2], variant > json
-            printf "\"cpu_us\":%.3f,\"of_it_fpxd_us\":%.3f,\"ratio\":%.4f,\"ratio_q1\":%.4f,\"ratio_q3\":%.4f,\"more_us\":%.3f}\n", \
-                micro, agent, middle, low, high, extra > json
+            printf "\"cpu_us\":%.3f,\"of_it_fpxd_us\":%.3f,", micro, agent > json
+            printf "\"ratio\":%.4f,\"ratio_q1\":%.4f,\"ratio_q3\":%.4f,\"more_us\":%.3f}\n", \
+                middle, low, high, extra > json
         }
     }
 }

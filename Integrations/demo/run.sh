@@ -26,7 +26,6 @@ printf '\n$ example %s          # Integrations/c/example.c, a worker in C\n' "$s
 cc -O2 -pthread "$root/Integrations/c/example.c" -o "$home/example" -I "$dist/include" -L "$dist/lib" -lfpxadmission \
     -Wl,-rpath,"$dist/lib"
 "$home/example" "$segment"
-show diagnose wad session stats | grep -vE '^haproxy +[a-z_]+ +0$'
 
 cat <<END
 

@@ -62,11 +62,14 @@ wait $first || true
 blocks=$(awk '/^## /{ on = /^## (Install|nginx|HAProxy)/ } on && /^```sh/ { code = 1; next } /^```/ { code = 0 } code' "$here/README.md")
 echo '--- the README, word for word'
 printf '%s\n' 'cd /root/fpx' "$blocks" 'curl -s http://127.0.0.1:8080/' 'fpx diagnose wad license detail' >"$root/root/readme.sh"
-enter 'exec bash -e /root/readme.sh' 2>&1 | tee "$root/readme.log" | grep -vE '^(Selecting|Preparing|Unpacking|Setting up|\(Reading|Get:|\[[0-9]+/)' || true
+# Into a file: what it starts in the background would hold a pipe open.
+enter 'exec bash -e /root/readme.sh' >"$root/readme.log" 2>&1 || { tail -40 "$root/readme.log" >&2; exit 1; }
+grep -vE '^(Selecting|Preparing|Unpacking|Setting up|\(Reading|Get:|\[[0-9]+/)' "$root/readme.log"
 for expected in 'License: Evaluation' 'License state: Active' 'Max Licensed Session: 1000' '^inspected$'; do
     grep -qE "$expected" "$root/readme.log" || { echo "README: found no \"$expected\"" >&2; exit 1; }
 done
 # HAProxy asks, and is answered.
-enter 'exec 3<>/dev/tcp/127.0.0.1/7003; sleep 1; fpx diagnose wad session list' | tee "$root/haproxy.log"
+enter 'exec 3<>/dev/tcp/127.0.0.1/7003; sleep 1; fpx diagnose wad session list' >"$root/haproxy.log"
+cat "$root/haproxy.log"
 grep -q 'haproxy *furl *inspect' "$root/haproxy.log" || { echo 'HAProxy: found no inspected session' >&2; exit 1; }
 echo 'FRESH: passed'
