@@ -106,7 +106,10 @@ extension Daemon: ControlBackend {
     private func statisticsByCPU(_ type: LicenseType) -> [SessionStatistics.CPU] {
         var byCPU: [Int: SessionStatistics.CPU] = [:]
         for writer in pool(type).writers() {
-            guard case .shard(let cpu) = writer.kind else { continue }
+            // Types that nobody has used are left out.
+            guard case .shard(let cpu) = writer.kind,
+                writer.held != 0 || writer.fastAdmissions &+ writer.poolAdmissions > 0
+            else { continue }
             var sum = byCPU[cpu] ?? SessionStatistics.CPU(cpu: cpu, type: type.rawValue, held: 0, spare: 0, admissions: 0)
             sum.held += writer.held
             sum.spare += writer.spare
