@@ -69,7 +69,7 @@ fresh: ## As root: make run and the README's quick starts on a fresh Debian 12 (
 	Tests/Fresh/run.sh
 
 bench-hooks: daemon integrations ## What the hooks cost nginx and HAProxy, beside the proxies' own limiters
-	Benchmarks/hooks/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
+	@Benchmarks/hooks/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
 
 tsan: setup ## The fallback under the thread sanitizer
 	FPX_ONLY=engine $(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'
