@@ -46,7 +46,7 @@ let package = Package(
                 "Licensing", .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Yams", package: "Yams"),
             ], swiftSettings: toolSettings),
-        .target(name: "KeyedSessions", dependencies: ["Admission", "CKeyedTable"], swiftSettings: settings),
+        .target(name: "KeyedSessions", dependencies: ["Admission", "CAdmission", "CKeyedTable"], swiftSettings: settings),
         .target(
             name: "SPOE",
             dependencies: [
@@ -102,24 +102,28 @@ let package = Package(
         .executableTarget(
             name: "NUMACheck", dependencies: ["Admission", "AdmissionNUMA", "CNUMA"], path: "Tests/NUMA/NUMACheck",
             swiftSettings: toolSettings),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: toolSettings),
         .testTarget(
-            name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission"],
+            name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission", "TestSupport"],
             exclude: ["Golden"], swiftSettings: toolSettings),
         .executableTarget(
             name: "KeyedSessionsVictim", dependencies: ["Admission", "KeyedSessions"], path: "Tests/KeyedSessionsTests/Victim",
             swiftSettings: toolSettings),
         .testTarget(
             name: "KeyedSessionsTests",
-            dependencies: ["Admission", "KeyedSessions", "KeyedSessionsVictim", "CKeyedTable"], exclude: ["Victim"],
+            dependencies: ["Admission", "KeyedSessions", "KeyedSessionsVictim", "CKeyedTable", "TestSupport"],
+            exclude: ["Victim"],
             swiftSettings: toolSettings),
         .testTarget(
             name: "SPOETests",
-            dependencies: ["Admission", "KeyedSessions", "SPOE", .product(name: "NIOEmbedded", package: "swift-nio")],
+            dependencies: [
+                "Admission", "KeyedSessions", "SPOE", "TestSupport", .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
             exclude: ["Corpus"], swiftSettings: toolSettings),
         .testTarget(
             name: "CommandLineTests",
             dependencies: [
-                "fpx", "ControlAPI", .product(name: "NIOCore", package: "swift-nio"),
+                "fpx", "ControlAPI", "TestSupport", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
             ], swiftSettings: toolSettings),
         .testTarget(
@@ -128,16 +132,16 @@ let package = Package(
         .testTarget(
             name: "LicensingTests",
             dependencies: [
-                "Licensing", "fpx-authority", .product(name: "JWTKit", package: "jwt-kit"),
+                "Licensing", "fpx-authority", "TestSupport", .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ], swiftSettings: toolSettings),
-        .testTarget(name: "SettingsTests", dependencies: ["Settings"], swiftSettings: toolSettings),
+        .testTarget(name: "SettingsTests", dependencies: ["Settings", "TestSupport"], swiftSettings: toolSettings),
     ]
 )
 
 // The engine and its tests alone, without any package: quick to build again under a sanitizer.
 if Context.environment["FPX_ONLY"] == "engine" {
-    let engine: Set = ["CAdmission", "CNUMA", "Admission", "AdmissionC", "AdmissionNUMA", "AdmissionTests"]
+    let engine: Set = ["CAdmission", "CNUMA", "Admission", "AdmissionC", "AdmissionNUMA", "AdmissionTests", "TestSupport"]
     package.targets.removeAll { !engine.contains($0.name) }
     package.dependencies = []
 }

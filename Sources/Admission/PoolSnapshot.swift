@@ -73,34 +73,49 @@ extension PoolEngine {
         return nil
     }
 
+    /// What writers and balances say, added up one after the other.
+    fileprivate struct Tally {
+        var granted = 0
+        var spare = 0
+        var bypassed: UInt64 = 0
+        var fastAdmissions: UInt64 = 0
+        var poolAdmissions: UInt64 = 0
+        var refused: UInt64 = 0
+
+        var inUse: Int { max(0, granted - spare) }
+    }
+
+    fileprivate func tally(_ slot: Int, into tally: inout Tally) {
+        tally.granted += balance(slot).account.credit
+        forEachWriter(of: slot) { writer in
+            let account = writer.account
+            tally.granted += account.credit
+            if account.phase != Phase.tight { tally.spare += max(0, writer.spare(account)) }
+            tally.bypassed &+= writer.bypassed.load()
+            tally.fastAdmissions &+= writer.admitted.load()
+            tally.poolAdmissions &+= writer.poolAdmissions.load()
+            tally.refused &+= writer.refused.load()
+        }
+    }
+
+    fileprivate func forEachLiveSlot(_ body: (Int) -> Void) {
+        forEachSlot { slot in if balance(slot).account.phase == Account.live { body(slot) } }
+    }
+
     func snapshot(attempts: Int) -> PoolSnapshot {
         let conservation = conservation(attempts: attempts)
         let word = begin()
-        var spare = 0
-        var granted = 0
-        var admissions: UInt64 = 0
-        var poolAdmissions: UInt64 = 0
-        var refused: UInt64 = 0
+        var all = Tally()
         var processes = 0
-        forEachSlot { slot in
-            let balance = balance(slot).account
-            guard balance.phase == Account.live else { return }
+        forEachLiveSlot { slot in
             processes += 1
-            granted += balance.credit
-            forEachWriter(of: slot) { writer in
-                let account = writer.account
-                granted += account.credit
-                if account.phase != Phase.tight { spare += max(0, writer.spare(account)) }
-                admissions &+= writer.admitted.load()
-                poolAdmissions &+= writer.poolAdmissions.load()
-                refused &+= writer.refused.load()
-            }
+            tally(slot, into: &all)
         }
         let bypassed = observeBypassed()
         return PoolSnapshot(
-            cap: cap, inUse: max(0, granted - spare), free: word.free, spare: spare, bypassed: bypassed,
-            bypassedPeak: Int(bypassPeak.load()), fastAdmissions: admissions, poolAdmissions: poolAdmissions,
-            refused: refused, processes: processes,
+            cap: cap, inUse: all.inUse, free: word.free, spare: all.spare, bypassed: bypassed,
+            bypassedPeak: Int(bypassPeak.load()), fastAdmissions: all.fastAdmissions,
+            poolAdmissions: all.poolAdmissions, refused: all.refused, processes: processes,
             looseWriters: word.loose, collects: collects.load(),
             policy: OverLimitPolicy(rawValue: policy.load()) ?? .bypass, conservation: conservation)
     }
@@ -119,8 +134,7 @@ extension Pool {
     public func writers() -> [WriterStatistics] {
         var all: [WriterStatistics] = []
         let engine = self.engine
-        engine.forEachSlot { slot in
-            guard engine.balance(slot).account.phase == Account.live else { return }
+        engine.forEachLiveSlot { slot in
             let process = Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load())
             engine.forEachWriter(of: slot) { writer in
                 let index = writer.target & 1023
@@ -163,29 +177,15 @@ extension Pool {
     /// What each process has: exact while nothing runs, under load of about now.
     public func holdings() -> [Holding] {
         var all: [Holding] = []
-        let engine = self.engine
-        engine.forEachSlot { slot in
-            let balance = engine.balance(slot).account
-            guard balance.phase == Account.live else { return }
-            var granted = balance.credit
-            var spare = 0
-            var bypassed: UInt64 = 0
-            var admissions: UInt64 = 0
-            var refused: UInt64 = 0
-            engine.forEachWriter(of: slot) { writer in
-                let account = writer.account
-                granted += account.credit
-                if account.phase != Phase.tight { spare += max(0, writer.spare(account)) }
-                bypassed &+= writer.bypassed.load()
-                admissions &+= writer.admitted.load() &+ writer.poolAdmissions.load()
-                refused &+= writer.refused.load()
-            }
+        engine.forEachLiveSlot { slot in
+            var one = PoolEngine.Tally()
+            engine.tally(slot, into: &one)
             all.append(
                 Holding(
                     slot: slot,
                     processID: Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load()),
-                    inUse: max(0, granted - spare), spare: spare, bypassed: max(0, Int(Int64(bitPattern: bypassed))),
-                    admissions: admissions, refused: refused))
+                    inUse: one.inUse, spare: one.spare, bypassed: max(0, Int(Int64(bitPattern: one.bypassed))),
+                    admissions: one.fastAdmissions &+ one.poolAdmissions, refused: one.refused))
         }
         return all
     }

@@ -36,20 +36,6 @@ void fpx_pidfd_poll(const int *descriptors, bool *dead, size_t count) {
     }
 }
 
-uint64_t fpx_start_of(int pid) {
-    char path[32], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) return 0;
-    ssize_t length = read(descriptor, text, sizeof text - 1);
-    close(descriptor);
-    if (length <= 0) return 0;
-    text[length] = 0;
-    char *field = strrchr(text, ')'); /* the name may hold anything, but it ends at the last parenthesis */
-    for (int skip = 0; field && skip < 20; skip++) field = strchr(field + 1, ' ');
-    return field ? strtoull(field, NULL, 10) : 0;
-}
-
 int fpx_same_network(int pid) {
     char path[32];
     struct stat other, own;

@@ -1,3 +1,4 @@
+import CAdmission
 import CKeyedTable
 import Glibc
 import Synchronization
@@ -15,7 +16,7 @@ public struct Owner: Hashable, Sendable {
 
     /// A process that runs now; nil if this process cannot see it (it is gone, or in another process namespace).
     public init?(runningProcess processID: Int32) {
-        let startTime = processID > 0 ? fpx_start_of(processID) : 0
+        let startTime = processID > 0 ? fpx_process_start(processID) : 0
         guard startTime != 0 else { return nil }
         self.init(processID: processID, startTime: startTime)
     }
@@ -41,7 +42,7 @@ public final class WatchedOwner: Sendable {
     /// Nil: the process cannot be watched, which says nothing of its life.
     fileprivate init?(_ owner: Owner) {
         let descriptor = fpx_pidfd_open(owner.processID)
-        let startTime = fpx_start_of(owner.processID)
+        let startTime = fpx_process_start(owner.processID)
         self.owner = owner
         self.descriptor = descriptor
         if descriptor == -ESRCH {

@@ -1,21 +1,10 @@
 // Words: how lines become words, words become commands, and what is said of those that do not.
 
 import ControlAPI
+import TestSupport
 import Testing
 
 @testable import fpx
-
-/// splitmix64: a run can be repeated by its seed.
-private struct Random: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
 
 private func read(_ words: [String], mode: Command.Mode = .top) throws(Failure) -> [String] {
     var reader = Reader(mode: mode)
@@ -123,7 +112,7 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
     /// Words at random, near to real ones: an answer or a failure with a message of one line, and no trap.
     @Test(arguments: [UInt64(1), 2, 3, 4])
     func anyWordsAreAnswered(_ seed: UInt64) {
-        var random = Random(state: seed)
+        var random = SeededGenerator(seed: seed)
         let words = CommandTable.commands.flatMap(\.words) + ["", "7", "é\u{301}", "\u{0}", String(repeating: "x", count: 300)]
         for _ in 0..<3000 {
             let line = (0..<Int.random(in: 0...6, using: &random)).map { _ in
@@ -190,7 +179,7 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
     /// What `show` prints reads back as it was.
     @Test(arguments: [UInt64(1), 2])
     func quotingReadsBack(_ seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = SeededGenerator(seed: seed)
         let characters = Array(#"ab "'\|#?$-é"#)
         for _ in 0..<5000 {
             let value = String(

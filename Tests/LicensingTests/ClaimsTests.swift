@@ -1,5 +1,6 @@
 import Foundation
 import Licensing
+import TestSupport
 import Testing
 
 @Suite struct ClaimsTests {
@@ -77,7 +78,7 @@ import Testing
     @Test func capsAgreeWithArithmetic() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("capsAgreeWithArithmetic: seed \(seed)")
-        var generator = SplitMix(state: seed)
+        var generator = SeededGenerator(seed: seed)
         /// Small, large and absurd in equal parts.
         func number() -> Int {
             switch Int.random(in: 0..<4, using: &generator) {

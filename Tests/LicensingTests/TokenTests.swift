@@ -1,5 +1,6 @@
 import Foundation
 import Licensing
+import TestSupport
 import Testing
 
 @Suite struct TokenTests {
@@ -74,7 +75,7 @@ import Testing
     @Test func noiseIsRefused() async {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("noiseIsRefused: seed \(seed)")
-        var generator = SplitMix(state: seed)
+        var generator = SeededGenerator(seed: seed)
         for _ in 0..<2000 {
             let noise = (0..<Int.random(in: 1...400, using: &generator)).map { _ in UInt8.random(in: 0...255, using: &generator)
             }
@@ -140,19 +141,6 @@ import Testing
             await refusal(try await forge(header: #"{"alg":"EdDSA","kid":"k1","typ":"at+jwt"}"#), keys)?.state == .malformed)
         let nested = "{\"a\":" + String(repeating: "[", count: 20_000) + String(repeating: "]", count: 20_000) + "}"
         #expect(await refusal(try await forge(header: nested), keys)?.state == .malformed)
-    }
-}
-
-/// A generator that a printed seed replays.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Settings
@@ -55,7 +56,7 @@ import Testing
     /// Whatever values are set in whatever order, the file says what was set, and what was not touched stays.
     @Test func randomChangesAreWhatTheFileSays() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
-        var random = Generator(state: seed)
+        var random = SeededGenerator(seed: seed)
         let values: [String: [String]] = [
             "license-overlimit": ["bypass", "block"], "log-level": ["debug", "info", "warning", "error"],
             "session-warning": ["0", "7", "100"], "log-file": ["", "/a b/c\"d.log", "/x#y", "/x #y: z", "/\\n", "/ö/日本"],
@@ -71,14 +72,6 @@ import Testing
                 expected[name] = value
                 #expect(current.values == expected, "seed \(seed)")
             }
-        }
-    }
-
-    private struct Generator: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return state ^ state >> 33
         }
     }
 }

@@ -79,8 +79,6 @@ fpx_session *fpx_client_next(fpx_keyed_table *table, fpx_walk *walk);
 int fpx_pidfd_open(int pid);
 /* Sets dead[i] for each descriptor that is readable. Does not wait. */
 void fpx_pidfd_poll(const int *descriptors, bool *dead, size_t count);
-/* When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); 0 if it cannot be read. */
-uint64_t fpx_start_of(int pid);
 /* 1: the process is in this process' network namespace, 0: in another, -1: cannot be told. */
 int fpx_same_network(int pid);
 
