@@ -11,7 +11,7 @@ PACKAGES := libnuma-dev liburcu-dev libedit-dev pkg-config gcc g++ binutils make
 PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
 TEST_PACKAGES := spin valgrind openssl curl tmux zsh fish nghttp2-client $(PROXIES)
 
-.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks torture model numa fresh tsan library lint format golden clean help
+.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks torture storm model numa fresh tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
 	@Integrations/demo/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
@@ -58,6 +58,9 @@ benchmarks: setup ## One operation each, with thresholds (ordo-one/benchmark)
 
 torture: build ## SECONDS=600 SEED=1: the long form, 10,000 kills
 	$(BUILD)/Torture --seconds $(or $(SECONDS),600) --kills 10000 --operations 0 --seed $(or $(SEED),$$RANDOM)
+
+storm: setup-tests integrations ## SECONDS=600 SEED=1: daemon, nginx and HAProxy killed, reloaded and changed under load
+	STORM_SECONDS=$(or $(SECONDS),600) $(if $(SEED),SEED=$(SEED)) FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --filter EndToEndTests.EndToEnd/Storm
 
 model: setup-tests ## The Promela models, long form (up to an hour)
 	models/run.sh long

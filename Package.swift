@@ -127,7 +127,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
             ], swiftSettings: toolSettings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["Admission", "fpx", "fpx-authority", "fpxd"],
+            name: "EndToEndTests", dependencies: ["Admission", "fpx", "fpx-authority", "fpxd", "TestSupport"],
             swiftSettings: toolSettings),
         .testTarget(
             name: "LicensingTests",
