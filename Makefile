@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 SWIFT ?= swift
 BUILD := .build/release
+# The programs that are installed carry their Swift with them: the host that runs them needs no toolchain.
+DAEMON := .build/static/release
 OUT ?= dist
 PREFIX ?= /usr/local
 
@@ -14,17 +16,17 @@ TEST_PACKAGES := spin valgrind openssl curl tmux zsh fish nghttp2-client $(PROXI
 .PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks torture storm model numa fresh tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
-	@Integrations/demo/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
+	@Integrations/demo/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
 
 demo: daemon integrations ## fpxd, nginx and HAProxy under one licence of 3 sessions, with kills and reloads
-	@Integrations/demo/demo.sh $(abspath $(BUILD)) $(abspath $(OUT))
+	@Integrations/demo/demo.sh $(abspath $(DAEMON)) $(abspath $(OUT))
 
 test: setup-tests build-tests integrations ## All tests; closes on the test runner's own summary
 	models/run.sh short
 	$(BUILD)/Torture --seconds 60 --kills 200 --operations 100000000 --seed $${SEED:-$$RANDOM}
 	$(BUILD)/Torture --seconds 10 --kills 30 --operations 0 --locked --seed $${SEED:-$$RANDOM}
 	$(MAKE) --no-print-directory tsan
-	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'PoolTests|HandleTests|ModelTests|ConcurrencyTests'
+	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'AdmissionTests.(PoolTests|HandleTests|ModelTests|ConcurrencyTests|KeeperTests)'
 	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel
 
 .PHONY: build-tests
@@ -37,9 +39,9 @@ build: setup
 	$(SWIFT) build -c release --product FastPath
 
 daemon: setup ## fpxd, fpx and fpx-authority
-	$(SWIFT) build -c release --product fpxd
-	$(SWIFT) build -c release --product fpx
-	$(SWIFT) build -c release --product fpx-authority
+	for product in fpxd fpx fpx-authority; do \
+	  $(SWIFT) build -c release --static-swift-stdlib --scratch-path .build/static --product $$product || exit; \
+	done
 
 setup: ## Install what is missing of the Debian packages
 	@.ci/packages $(PACKAGES)
@@ -72,7 +74,7 @@ fresh: ## As root: make run and the README's quick starts on a fresh Debian 12 (
 	Tests/Fresh/run.sh
 
 bench-hooks: daemon integrations ## What the hooks cost nginx and HAProxy, beside the proxies' own limiters
-	@Benchmarks/hooks/run.sh $(abspath $(BUILD)) $(abspath $(OUT))
+	@Benchmarks/hooks/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
 
 tsan: setup ## The fallback under the thread sanitizer
 	FPX_ONLY=engine $(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'
@@ -86,16 +88,16 @@ integrations: library ## The nginx modules in $(OUT)/lib/nginx
 
 install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, nginx modules, completions, unit
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/nginx
-	install -m 755 $(BUILD)/fpxd $(BUILD)/fpx $(BUILD)/fpx-authority $(DESTDIR)$(PREFIX)/bin
+	install -s -m 755 $(DAEMON)/fpxd $(DAEMON)/fpx $(DAEMON)/fpx-authority $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(OUT)/include/fpxadmission.h $(DESTDIR)$(PREFIX)/include
 	cp -P $(OUT)/lib/libfpxadmission.so* $(DESTDIR)$(PREFIX)/lib
 	install -m 644 $(OUT)/lib/nginx/*.so $(DESTDIR)$(PREFIX)/lib/nginx
 	install -m 644 $(OUT)/lib/pkgconfig/fpxadmission.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)/etc/systemd/system
-	$(BUILD)/fpx --generate-completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/fpx
-	$(BUILD)/fpx --generate-completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_fpx
-	$(BUILD)/fpx --generate-completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fpx.fish
+	$(DAEMON)/fpx --generate-completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/fpx
+	$(DAEMON)/fpx --generate-completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_fpx
+	$(DAEMON)/fpx --generate-completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fpx.fish
 	sed 's|/usr/local|$(PREFIX)|' Integrations/systemd/fpxd.service >$(DESTDIR)/etc/systemd/system/fpxd.service
 
 lint: ## Format and style
