@@ -7,9 +7,14 @@
  *
  *   -DLOCALS=n  local releases (default 1)     -DFOREIGNS=n  foreign releases (default 2)
  *   -DAGAIN     the owner takes the entry again for a second session, when it is free
+ *   -DSECOND    the last foreign release means the second session
+ *   -DBYSTANDER a thread that does what is pending, once, and nothing else
+ *   -DNODEATH   nobody is killed
  *   -DMUT_NOGEN      the generation is not compared
  *   -DMUT_SPLIT      the entry is freed first, then the session is taken off the balance
  *   -DMUT_NOLOOK     who publishes the operation does not look at the entry again after it has loaded the pool
+ *   -DMUT_NOBEGIN    who releases does not first do what is pending
+ *   -DMUT_NOBALANCE  who frees the entry does not see whether the operation is done
  *   -DMUT_LATEFINISH a dead process' slot is given back before what it has begun for others is finished
  *
  * The owner's sessions are counted in its balance alone (what a writer does is in engine.pml). The owner's death returns all
@@ -31,7 +36,8 @@
 #define NEWCOMER (NCALL+1)
 #define REAPER (NCALL+2)
 #define HELPER (NCALL+3)
-#define NACT (NCALL+4)
+#define IDLER (NCALL+4)
+#define NACT (NCALL+5)
 #define STALE 255
 
 #define E_FREE 0
@@ -40,7 +46,7 @@
 
 #define O_NONE 0
 #define O_ADJUST 1         /* the balance */
-#define O_RELEASE 2        /* the balance, then the entry */
+#define O_RELEASE 2        /* the entry, then the balance */
 #define O_FREE 3           /* the balance */
 
 short free = 0; byte seq = 1; byte dop = O_NONE; short damt = 0;      /* the pool */
@@ -65,7 +71,25 @@ inline BEGIN(p) {
   d_step { pf = free; ps[p] = seq; pop = dop; pamt = damt };
   complete(p)
 }
+#ifdef MUT_NOBALANCE
+#define OVER(p) (seq != ps[p])
+#else
+#define OVER(p) (bsq == ps[p] || seq != ps[p])
+#endif
 inline complete(p) {
+  if
+  :: pop == O_RELEASE ->
+     do
+     :: atomic {
+          d_step { eg = gen; es = est; if :: es != E_RELEASING || OVER(p) -> ok = 1 :: else fi };
+          if :: ok -> ok = 0; break :: else fi };
+        atomic {
+          d_step { if :: gen == eg && est == es -> est = E_FREE; ok = 1 :: else fi };
+          if :: ok -> ok = 0; break :: else fi }
+     od;
+     atomic { eg = 0; es = 0 }
+  :: else
+  fi;
   do
   :: pop == O_NONE -> break
   :: pop != O_NONE ->
@@ -88,19 +112,6 @@ inline complete(p) {
          lx[p] = STALE };
        if :: ok -> ok = 0; break :: else fi }
   od;
-  if
-  :: pop == O_RELEASE ->
-     do
-     :: atomic {
-          d_step { eg = gen; es = est; if :: es != E_RELEASING || seq != ps[p] -> ok = 1 :: else fi };
-          if :: ok -> ok = 0; break :: else fi };
-        atomic {
-          d_step { if :: gen == eg && est == es -> est = E_FREE; ok = 1 :: else fi };
-          if :: ok -> ok = 0; break :: else fi }
-     od;
-     atomic { eg = 0; es = 0 }
-  :: else
-  fi;
   atomic { pop = O_NONE; pamt = 0 }
 }
 #define TXN(p,df,o,am,DO) d_step { \
@@ -117,9 +128,9 @@ inline CHECK() {
 }
 #define LOCALVARS short pf = 0; byte pop = 0; short pamt = 0; bit ok = 0; bit won = 0; short xam = 0; byte xi = 0; byte eg = 0; byte es = 0; bit w = 0;
 #ifdef MUT_NOGEN
-#define NAMED (est == E_INUSE)
+#define NAMED(g) (est == E_INUSE)
 #else
-#define NAMED (est == E_INUSE && gen == 1)
+#define NAMED(g) (est == E_INUSE && gen == g)
 #endif
 
 /* the session of a releasing entry off its process' balance */
@@ -152,7 +163,7 @@ proctype releaseOwn(byte p) {
   LOCALVARS
   bit mine = 0;
   {
-  d_step { if :: NAMED -> est = E_FREE; mine = 1; ended[gen]++; sessions-- :: else fi };
+  d_step { if :: NAMED(1) -> est = E_FREE; mine = 1; ended[gen]++; sessions-- :: else fi };
   do
   :: mine -> BEGIN(p);
      TXN(p, 1, O_ADJUST, -1, mine = 0);
@@ -163,13 +174,21 @@ proctype releaseOwn(byte p) {
   skip; done++
 }
 
-/* a release by another process */
-proctype releaseOther(byte p) {
+/* a release of session g by another process, which has its handle once there is such a session */
+proctype releaseOther(byte p; byte g) {
   LOCALVARS
   bit mine = 0;
   {
+  if
+  :: gen < g -> goto over
+  :: else
+  fi;
+#ifndef MUT_NOBEGIN
+  BEGIN(p);
+  atomic { pf = 0; ps[p] = STALE };
+#endif
 #ifdef MUT_SPLIT
-  d_step { if :: NAMED -> est = E_FREE; mine = 1; ended[gen]++; sessions-- :: else fi };
+  d_step { if :: NAMED(g) -> est = E_FREE; mine = 1; ended[gen]++; sessions-- :: else fi };
   do
   :: mine -> BEGIN(p);
      if
@@ -180,15 +199,24 @@ proctype releaseOther(byte p) {
   :: !mine -> break
   od
 #else
-  d_step { if :: NAMED -> est = E_RELEASING; mine = 1; ended[gen]++; sessions-- :: else fi };
+  d_step { if :: NAMED(g) -> est = E_RELEASING; mine = 1; ended[gen]++; sessions-- :: else fi };
   if
   :: mine -> releaseForeign(p)
   :: else
   fi
 #endif
   } unless { otherdead };
+over:
   skip; done++
 }
+
+#ifdef BYSTANDER
+proctype bystander(byte p) {
+  LOCALVARS
+  BEGIN(p);
+  atomic { pf = 0; ps[p] = STALE }
+}
+#endif
 
 #ifdef AGAIN
 /* the owner takes the entry for its second session */
@@ -275,12 +303,23 @@ init {
   atomic {
     do :: i < NACT -> ps[i] = STALE; lx[i] = STALE; i++ :: else -> break od;
     i = 0;
-    run finish(); run killer(); run reaper(REAPER); run newcomer(NEWCOMER);
+    run finish();
+#ifndef NODEATH
+    run killer(); run reaper(REAPER); run newcomer(NEWCOMER);
+#endif
 #ifdef AGAIN
     run owner(OWNER);
 #endif
     do :: i < LOCALS -> run releaseOwn(i); i++ :: else -> break od;
-    do :: i < NCALL -> run releaseOther(i); i++ :: else -> break od;
+#ifdef BYSTANDER
+    run bystander(IDLER);
+#endif
+#ifdef SECOND
+    run releaseOther(NCALL-1, 2);
+    do :: i < NCALL-1 -> run releaseOther(i, 1); i++ :: else -> break od;
+#else
+    do :: i < NCALL -> run releaseOther(i, 1); i++ :: else -> break od;
+#endif
     i = 0
   }
 }

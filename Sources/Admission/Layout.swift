@@ -154,7 +154,7 @@ package enum Operation: UInt8 {
     case live
     /// The pool's cap is n.
     case cap
-    /// C -= 1 at a balance, and handle n of its process is free.
+    /// Handle n of a process is free, and C -= 1 at its balance.
     case releaseHandle
 }
 

@@ -57,8 +57,9 @@ extension PoolEngine {
         case .cap: apply(word, operation, to: capAccount)
         case .free, .live: apply(word, operation, to: balance(slot))
         case .releaseHandle:
+            // The entry first: as long as the balance lacks the operation, nobody is releasing a later session of that entry.
+            freeEntry(word.amount & (Limits.handles - 1), of: slot, by: word)
             apply(word, operation, to: balance(slot))
-            finishRelease(word, handle: word.amount & (Limits.handles - 1), of: slot)
         default:
             let index = word.target & 1023
             if index == Self.balanceIndex {

@@ -45,8 +45,9 @@ extension Segment {
 extension PoolEngine {
     /// Counts the handles of this process and gives back the sessions that none of them names. False: there were none.
     ///
-    /// Others may release handles meanwhile: a session leaves the balance before its entry becomes free. So an entry counted
-    /// here, before the balance is read, may be one too many, never one too few.
+    /// Others may release handles meanwhile: the operation that frees an entry takes its session off the balance. It was
+    /// published when the entry is found free, and is done when the balance is read (after `begin`). So an entry counted here may
+    /// be one too many, never one too few.
     func giveBackUnnamed() -> Bool {
         var named = 0
         var bypassed = 0

@@ -7,8 +7,8 @@
 // Within the owner's process the entry becomes free and the session ends on the releasing thread's shard. If the process dies
 // between the two, all it held comes back anyway. For another process' session the entry becomes *releasing*, and one
 // operation of the pool takes the session off that process' balance and frees the entry. Who dies in between leaves an entry
-// in that state: who reaps it publishes the operation for it, before its slot becomes free. An entry leaves the state by that operation alone, so whoever
-// finds it there after `begin` knows that it has not been done.
+// in that state: who reaps it publishes the operation for it, before its slot becomes free. An entry leaves the state by that
+// operation alone, so whoever finds it there after `begin` knows that it has not been done.
 
 import CAdmission
 
@@ -85,6 +85,8 @@ extension PoolEngine {
         let inUse = Entry.make(handle.generation, pool, bypassed: handle.isBypassed, Entry.inUse)
         let own = handle.slot == slot
         let state = own || handle.isBypassed ? Entry.free : Entry.releasing
+        // What has freed the entry for this session must be done before the entry is releasing again (freeEntry).
+        if state == Entry.releasing { _ = begin() }
         guard entry.compareExchange(inUse, Entry.with(state, inUse)).exchanged else { return false }
         if own {
             release(handle.isBypassed ? .bypass : .inspect)
@@ -115,12 +117,17 @@ extension PoolEngine {
         }
     }
 
-    /// The second half of a `releaseHandle` operation.
-    func finishRelease(_ word: PoolWord, handle index: Int, of slot: Int) {
+    /// The first half of a `releaseHandle` operation, which its balance lacks until the second one.
+    ///
+    /// Who comes late may find the next session of the entry being released. That one's releaser has seen this operation done,
+    /// so the balance has it, or the pool another one.
+    func freeEntry(_ index: Int, of slot: Int, by word: PoolWord) {
         let entry = entry(index, of: slot)
         while true {
             let now = entry.load()
-            guard Entry.state(now) == Entry.releasing, high.load() == word.high else { return }
+            guard Entry.state(now) == Entry.releasing, balance(slot).account.sequence != word.sequence,
+                high.load() == word.high
+            else { return }
             if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return }
         }
     }

@@ -42,6 +42,32 @@ import Testing
         withExtendedLifetime(file) {}
     }
 
+    /// A helper of a release that is done comes back when the entry names a later session, which somebody is about to release.
+    @Test func aLateHelperLeavesTheNextSessionOfAnEntryAlone() throws {
+        let (file, segments) = try attached(2, cap: 10_000)
+        let pool = try segments[0].pool(0)
+        let first = try #require(try segments[0].handle(pool.admit()))
+        let engine = segments[1].engine(0)
+        try segments[1].release(first)
+        let late = engine.loadPool()
+        #expect(late.operation == .releaseHandle)
+
+        // Far below the cap: a session that needs no operation of the pool.
+        _ = pool.admit().detach()
+        let entry = engine.entry(first.entry, of: first.slot)
+        let releasing = Entry.make(first.generation + 1, 0, bypassed: false, Entry.releasing)
+        try #require(entry.load() == Entry.with(Entry.free, Entry.make(first.generation, 0, bypassed: false, 0)))
+        entry.store(releasing)
+        try #require(engine.loadPool().high == late.high)
+
+        engine.freeEntry(first.entry, of: first.slot, by: late)
+        #expect(entry.load() == releasing)
+        engine.releaseForeign(first.entry, of: first.slot)
+        #expect(Entry.state(entry.load()) == Entry.free)
+        expectConsistent(pool, inUse: 0)
+        withExtendedLifetime(file) {}
+    }
+
     @Test func absurdHandlesChangeNothing() throws {
         let (file, segments) = try attached(2, cap: 10)
         let pool = try segments[0].pool(0)
