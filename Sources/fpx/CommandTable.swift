@@ -14,8 +14,9 @@ enum CommandTable {
         Command("diagnose wad session stats", help: "Counters of each hook, process and CPU", .ask(statistics)),
         Command("show license", help: "The licence in force, in one line", .ask(license)),
         Command("show license_hardware_data", help: "What identifies this hardware, for an offline licence", .ask(hardware)),
-        Command("show system global", help: "Settings that differ from their defaults", .ask(changedSettings)),
-        Command("show full-configuration system global", help: "All settings", .ask(allSettings)),
+        Command("show system global", help: "Settings of system global that differ from their defaults", .ask(changedSettings)),
+        Command("show full-configuration", help: "The whole configuration", .ask(configuration)),
+        Command("show full-configuration system global", help: "All settings of system global", .ask(globalSettings)),
         Command("config system global", help: "Change settings", .configure),
         Command("set", setting, value, mode: .configuration, help: "Give a setting a value", .set),
         Command("unset", setting, mode: .configuration, help: "Give a setting its default value", .unset),
@@ -38,8 +39,7 @@ enum CommandTable {
         "diagnose wad session": "Sessions of the wire hooks",
         "show": "Licence and configuration",
         "show system": "Settings that differ from their defaults",
-        "show full-configuration": "All settings",
-        "show full-configuration system": "All settings",
+        "show full-configuration system": "All settings of one section",
         "config": "Change the configuration",
         "config system": "Settings of the system",
     ]
@@ -68,7 +68,8 @@ extension CommandTable {
     {
         try JSONLine.hardware($0)
     }
-    private static let allSettings = Exchange(
+    private static let configuration = Exchange("/v1/config", as: ConfigurationReport.self) { Text.configuration($0) }
+    private static let globalSettings = Exchange(
         "/v1/config", as: ConfigurationReport.self, json: { try JSONLine.section($0.global) }
     ) {
         Text.section(try $0.global)

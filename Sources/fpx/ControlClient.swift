@@ -6,22 +6,6 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 
-/// What is asked of fpxd.
-struct Request: Sendable, Equatable {
-    enum Method: String, Sendable { case get = "GET", post = "POST", patch = "PATCH", delete = "DELETE" }
-
-    let method: Method
-    /// With the query, if any.
-    let path: String
-    let body: Data?
-
-    init(_ method: Method, _ path: String, body: Data? = nil) {
-        self.method = method
-        self.path = path
-        self.body = body
-    }
-}
-
 /// Where fpxd listens, and for how long and how much of an answer to wait. Each request is a connection of its own.
 struct ControlClient: Sendable {
     let socket: String

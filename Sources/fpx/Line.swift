@@ -21,37 +21,39 @@ struct Line {
     static let bytesMax = 65536
 
     /// Blanks separate words. Within "..." and '...' they do not; a backslash outside '...' takes the next character as it is.
+    ///
+    /// Read by scalars: an accent after a quotation mark makes one character of both, and the quotation mark would be none.
     init(_ text: String) {
         var word: Token?
-        var quote: Character?
+        var quote: Unicode.Scalar?
         var isEscaped = false
-        func append(_ character: Character?, isQuoted: Bool) {
+        func append(_ scalar: Unicode.Scalar?, isQuoted: Bool) {
             if word == nil { word = Token(text: "") }
-            if let character { word?.text.append(character) }
+            if let scalar { word?.text.unicodeScalars.append(scalar) }
             if isQuoted { word?.isQuoted = true }
         }
         func end() {
             if let ended = word { tokens.append(ended) }
             word = nil
         }
-        for character in text {
+        for scalar in text.unicodeScalars {
             if isEscaped {
-                append(character, isQuoted: true)
+                append(scalar, isQuoted: true)
                 isEscaped = false
-            } else if character == "\\", quote != "'" {
+            } else if scalar == "\\", quote != "'" {
                 isEscaped = true
-            } else if character == quote {
+            } else if scalar == quote {
                 quote = nil
-            } else if quote == nil, character == "\"" || character == "'" {
-                quote = character
+            } else if quote == nil, scalar == "\"" || scalar == "'" {
+                quote = scalar
                 append(nil, isQuoted: true)
-            } else if quote == nil, character.isWhitespace {
+            } else if quote == nil, scalar.properties.isWhitespace {
                 end()
-            } else if quote == nil, character == "|" {
+            } else if quote == nil, scalar == "|" {
                 end()
                 tokens.append(Token(text: "|"))
             } else {
-                append(character, isQuoted: false)
+                append(scalar, isQuoted: false)
             }
         }
         isOpen = quote != nil || isEscaped
@@ -70,9 +72,10 @@ struct Line {
 
     /// A value so that it reads back as one word and the same.
     static func quoting(_ value: String) -> String {
-        let plain = !value.isEmpty && !value.contains { $0.isWhitespace || "\"'\\|#?".contains($0) }
+        let special = "\"'\\|#?".unicodeScalars
+        let plain = !value.isEmpty && !value.unicodeScalars.contains { $0.properties.isWhitespace || special.contains($0) }
         if plain { return value.shown }
-        let escaped = value.map { $0 == "\"" || $0 == "\\" ? "\\\($0)" : String($0) }.joined()
+        let escaped = value.unicodeScalars.map { $0 == "\"" || $0 == "\\" ? "\\\($0)" : "\($0)" }.joined()
         return "\"\(escaped.shown)\""
     }
 }

@@ -75,6 +75,9 @@ extension Text {
         return joined(lines)
     }
 
+    /// `show full-configuration`
+    static func configuration(_ report: ConfigurationReport) -> String { report.sections.map(section).joined() }
+
     /// A section in the form that may be typed in again.
     static func section(_ section: Section) -> String {
         joined(

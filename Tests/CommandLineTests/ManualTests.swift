@@ -1,5 +1,6 @@
 // The manual says what the program does.
 
+import ControlAPI
 import Foundation
 import Testing
 
@@ -7,11 +8,15 @@ import Testing
 
 @Suite struct ManualTests {
     private let manual: String
+    private let daemonsManual: String
 
     init() throws {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        manual = try String(contentsOf: root.appendingPathComponent("docs/operations/fpx.md"), encoding: .utf8)
+        func read(_ name: String) throws -> String {
+            let tests = URL(filePath: #filePath).deletingLastPathComponent()
+            return try String(contentsOf: tests.appending(path: "../../docs/operations/\(name)"), encoding: .utf8)
+        }
+        manual = try read("fpx.md")
+        daemonsManual = try read("fpxd.md")
     }
 
     /// A heading for each command, in the order of the table, and no other.
@@ -30,8 +35,25 @@ import Testing
             Text.status(Samples.status()), Text.performance(Samples.performance), Text.events(Samples.events),
             try Text.seatsInDetail(Samples.seats()), Text.seats(Samples.seats()), Text.statistics(Samples.statistics),
             Text.license(Samples.license()), try JSONLine.hardware(Samples.hardware),
-            Text.section(try Samples.configuration().global),
+            Text.section(try Samples.configuration().global), Text.configuration(Samples.configuration()),
+            Text.sessions(SessionsReport(total: 1, sessions: [Samples.sessions.sessions[0]])),
+            Text.cleared(SessionsCleared(cleared: 1)), Text.commit(Samples.commit),
         ]
-        for example in examples { #expect(manual.contains("\n" + example + "```"), "\(example)") }
+        for example in examples { #expect(manual.contains("\n```\n" + example + "```"), "\(example)") }
+    }
+
+    /// The samples are of a daemon that can be: its settings, their defaults and its files are those of fpxd's manual, whose
+    /// table the tests of the settings hold against the settings themselves.
+    @Test func samplesAreOfTheRealSettings() throws {
+        let rows = daemonsManual.split(separator: "\n").filter { $0.hasPrefix("| `") && $0.count(where: { $0 == "|" }) == 5 }
+            .map { $0.split(separator: "|").prefix(2).map { $0.trimmingCharacters(in: [" ", "`"]) } }
+        let sections = Samples.configuration().sections
+        #expect(!rows.isEmpty && sections.flatMap(\.settings).map { [$0.name, $0.defaultValue] } == rows)
+        #expect(daemonsManual.contains("The first three can be changed while fpxd runs"))
+        #expect(sections.map(\.path) == ["system global", "system daemon"])
+        #expect(sections.map { $0.settings.filter(\.changeable).count } == [3, 0])
+        let status = Samples.status()
+        #expect(rows.contains(["segment", status.segment]))
+        #expect(daemonsManual.contains("`\(status.configurationFile ?? "none")`"))
     }
 }

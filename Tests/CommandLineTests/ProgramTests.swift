@@ -18,11 +18,12 @@ import Testing
         #expect(try run("show", "license", "--json") == .done(try JSONLine.license(Samples.license())))
         #expect(try run("--json", "show", "license_hardware_data") == .done(try JSONLine.hardware(Samples.hardware)))
         #expect(try run("get", "system", "performance", "status") == .done(Text.performance(Samples.performance)))
-        #expect(try run("commit") == .done("licence L-1, epoch 7 -> 8\nLicense state: Active\n"))
+        #expect(try run("commit") == .done("set session-warning 90\nLicense state: Active\n"))
         #expect(try run("diagnose", "wad", "session", "list", "2") == .done(Text.sessions(Samples.sessions)))
         #expect(try run("diagnose", "wad", "session", "clear") == .done("Cleared: 3 sessions\n"))
-        #expect(try run("diagnose", "wad", "session", "clear", "00000001000000a1") == .done("Cleared: 1 session\n"))
+        #expect(try run("diagnose", "wad", "session", "clear", "87e0000000000007") == .done("Cleared: 1 session\n"))
         #expect(try run("get", "system", "events", "2") == .done(Text.events(Samples.events)))
+        #expect(try run("show", "full-configuration") == .done(Text.configuration(Samples.configuration())))
         #expect(try run("exit") == .done(""))
     }
 
@@ -30,9 +31,13 @@ import Testing
         let daemon = try TestDaemon()
         func run(_ words: String...) throws -> Ended { try Program.run(words, socket: daemon.socket) }
         let line = "    set license-overlimit bypass\n"
-        #expect(try run("show full system global | grep license-o") == .done(line))
-        #expect(try run("show", "full", "system", "global", "|", "grep", "-i", "LICENSE-O") == .done(line))
-        #expect(try run("show full system global | grep set | grep -v hostname | grep -v file") == .done(line))
+        #expect(try run("show full system global | grep license") == .done(line))
+        #expect(try run("show", "full", "system", "global", "|", "grep", "-i", "LICENSE") == .done(line))
+        #expect(try run("show full system global | grep set | grep -v log | grep -v session") == .done(line))
+        // The whole configuration has other settings of that name.
+        #expect(
+            try run("show full | grep license")
+                == .done(line + "    set license-file /etc/fpx/license.lic\n"))
         #expect(try run("show full system global | grep xyz") == .done(""))
         #expect(try run("show", "|", "grep").status == 2)
         #expect(try run("| grep a").status == 2)
@@ -73,10 +78,10 @@ import Testing
         #expect(daemon.requests.dropFirst(2) == ["GET /v1/config", patch, "GET /v1/license"])
         // Nothing to change, nothing sent.
         #expect(try Program.run(["config system global end"], socket: daemon.socket) == .done(""))
-        #expect(try Program.run(["config system global set hostname x abort"], socket: daemon.socket) == .done(""))
+        #expect(try Program.run(["config system global set session-warning 90 abort"], socket: daemon.socket) == .done(""))
         #expect(daemon.requests.filter { $0.hasPrefix("PATCH") }.count == 2)
         #expect(
-            try Program.run(["config system global unset hostname show abort"], socket: daemon.socket)
+            try Program.run(["config system global unset session-warning show abort"], socket: daemon.socket)
                 == .done(Text.section(Samples.configuration().sections[0])))
         #expect(
             try Program.run(["show", "system", "global"], socket: daemon.socket) == .done("config system global\nend\n"))
@@ -85,16 +90,16 @@ import Testing
     @Test func configurationThatFails() throws {
         let daemon = try TestDaemon()
         func run(_ input: String) throws -> Ended { try Program.run([], socket: daemon.socket, input: input) }
-        let refused = #"hostname is "a b"; expected a name without blanks; nothing was changed"#
-        #expect(try run("config system global\nset hostname \"a b\"\nend\nshow license\n") == .failed(1, refused))
+        let refused = #"session-warning: found "a b", expected a number from 0 to 100 (percent)"#
+        #expect(try run("config system global\nset session-warning \"a b\"\nend\nshow license\n") == .failed(1, refused))
         #expect(
             try run("config system global\nset license-overlimit block\n")
                 == .failed(2, "config system global without end or abort; nothing was changed"))
         #expect(
-            try Program.run(["config", "system", "global", "set", "hostname", "x"], socket: daemon.socket)
+            try Program.run(["config", "system", "global", "set", "session-warning", "90"], socket: daemon.socket)
                 == .failed(2, "config system global without end or abort; nothing was changed"))
         // A typing error in the middle: what stands before it is not applied.
-        #expect(try run("config system global\nset license-overlimit block\nset hostnme x\nend\n").status == 2)
+        #expect(try run("config system global\nset license-overlimit block\nset session-warnign 90\nend\n").status == 2)
         #expect(daemon.requests.filter { $0.hasPrefix("PATCH") && $0.contains("block") }.isEmpty)
         // Words of one line are all read before any is carried out.
         let count = daemon.requests.count

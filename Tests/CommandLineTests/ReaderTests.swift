@@ -30,11 +30,12 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         ("show license", ["show license"]), ("show license_", ["show license_hardware_data"]),
         ("show full system global", ["show full-configuration system global"]),
         ("show full-configuration sys glo", ["show full-configuration system global"]),
+        ("show full", ["show full-configuration"]),
         ("diag wad sess list 5", ["diagnose wad session list 5"]), ("diag wad session list", ["diagnose wad session list"]),
-        ("diag wad session clear 00000001000000a1", ["diagnose wad session clear 00000001000000a1"]),
+        ("diag wad session clear 87e0000000000007", ["diagnose wad session clear 87e0000000000007"]),
         (
-            "conf sys glob set license-overlimit block uns hostname end",
-            ["config system global", "set license-overlimit block", "unset hostname", "end"]
+            "conf sys glob set license-overlimit block uns log-level end",
+            ["config system global", "set license-overlimit block", "unset log-level", "end"]
         ),
         ("config system global", ["config system global"]), ("", []),
     ])
@@ -141,9 +142,9 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         #expect(try words(["diag", "wad", "session", "list"]) == ["LIMIT", "<Enter>"])
         #expect(try words(["show"], "lic") == ["license", "license_hardware_data"])
         let section = try Samples.configuration().global
-        #expect(try words(["set"], "", section, .configuration) == ["license-overlimit", "license-file", "hostname"])
+        #expect(try words(["set"], "", section, .configuration) == ["license-overlimit", "log-level", "session-warning"])
         #expect(try words(["set", "license-o"], "", section, .configuration) == ["bypass", "block"])
-        #expect(try words(["set", "hostname"], "", section, .configuration) == ["VALUE"])
+        #expect(try words(["set", "session-warning"], "", section, .configuration) == ["VALUE"])
         #expect(throws: Failure.self) { try words(["show"], "x") }
         func completion(_ line: [String], _ prefix: String) throws -> String {
             try Suggestions(after: line, prefix: prefix, mode: .top, section: nil).completion
@@ -167,6 +168,14 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
     @Test func whatIsQuotedIsNeitherPipeNorQuestion() throws {
         #expect(try Line.tokens(of: #"a "|" \| '?'"#).allSatisfy { !$0.isPipe })
         #expect(try Line.tokens(of: "'#' a").count == 2)
+    }
+
+    /// An accent after a quotation mark makes one character of both; the quotation mark is one all the same.
+    @Test func anAccentAfterAQuotationMark() throws {
+        #expect(try Line.tokens(of: "set x \"\u{308}a b\"").map(\.text) == ["set", "x", "\u{308}a b"])
+        for value in ["\u{308}", "a\"\u{308} b", "\\\u{308}"] {
+            #expect(try Line.tokens(of: Line.quoting(value)).map(\.text) == [value])
+        }
     }
 
     @Test func mistakes() {
@@ -221,19 +230,20 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
 }
 
 @Suite struct DraftTests {
-    private let section = Samples.configuration(["hostname": "gw1"]).sections[0]
+    private let section = Samples.configuration(["session-warning": "90"]).sections[0]
 
     @Test func theLastWordHolds() throws {
         var draft = Draft(section)
         #expect(draft.isEmpty)
         try draft.set("license-o", to: "bl")
-        try draft.set("hostname", to: "a")
-        try draft.unset("host")
+        try draft.set("session-warning", to: "70")
+        try draft.unset("sess")
         #expect(
-            draft.change == ConfigurationChange(path: "system global", set: ["license-overlimit": "block"], unset: ["hostname"])
+            draft.change
+                == ConfigurationChange(path: "system global", set: ["license-overlimit": "block"], unset: ["session-warning"])
         )
-        #expect(draft.section.settings.map(\.value) == ["block", "/etc/fpx/license.lic", ""])
-        try draft.set("hostname", to: "b")
+        #expect(draft.section.settings.map(\.value) == ["block", "info", "80"])
+        try draft.set("session-warning", to: "60")
         #expect(draft.change.unset == [])
         #expect(!draft.isEmpty)
     }

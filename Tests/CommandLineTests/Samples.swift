@@ -21,7 +21,8 @@ enum Samples {
     static func status(_ license: LicenseSummary = summary) -> SystemStatus {
         SystemStatus(
             version: "0.3.0", build: "0042", date: "261121", tag: "GA", license: license, processId: 4711, startedAt: start,
-            uptimeSeconds: 2 * 86400 + 3 * 3600 + 4 * 60 + 5, segment: "/dev/shm/fpx", configurationFile: "/etc/fpx/fpxd.conf",
+            uptimeSeconds: 2 * 86400 + 3 * 3600 + 4 * 60 + 5, segment: "/dev/shm/fpx/segment",
+            configurationFile: "/etc/fpx/fpxd.yaml",
             mode: "None")
     }
 
@@ -34,22 +35,23 @@ enum Samples {
     }
 
     static func seats(_ license: LicenseSummary = summary) -> SeatsReport {
-        func type(_ name: String, _ seats: Int, _ current: Int) -> SeatsOfType {
+        func type(_ name: String, _ seats: Int, current: Int = 0, peak: Int = 0) -> SeatsOfType {
             SeatsOfType(
                 type: name, modelMax: 500, activeSeats: seats, purchasedSeats: seats, fabricSeats: 0, haSeats: 0,
-                maxSessions: seats * 25, currentSessions: current, currentBypassed: 0, maxBypassed: 17)
+                maxSessions: seats * 25, currentSessions: current, currentBypassed: 0, maxBypassed: peak)
         }
-        return SeatsReport(mode: "None", license: license, types: [type("furl", 40, 812), type("fnbi", 0, 0)])
+        return SeatsReport(
+            mode: "None", license: license, types: [type("furl", 40, current: 812, peak: 17), type("fnbi", 0), type("fcas", 0)])
     }
 
     static let sessions = SessionsReport(
         total: 3,
         sessions: [
             SessionEntry(
-                id: "00000001000000a1", key: "6f1c", hook: "haproxy", type: "furl", verdict: "inspect",
-                client: "192.0.2.7:40112", processId: 4801, startedAt: start),
+                id: "87e0000000000007", key: "4801:17:192.0.2.7:40112:1795000000", hook: "haproxy", type: "furl",
+                verdict: "inspect", client: "192.0.2.7:40112", processId: 4801, startedAt: start),
             SessionEntry(
-                id: "00000001000000a2", key: "\u{1b}[2Jevil\nline", hook: "haproxy", type: "furl", verdict: "bypass",
+                id: "87e1000100000003", key: "\u{1b}[2Jevil\nline", hook: "haproxy", type: "furl", verdict: "bypass",
                 client: nil,
                 processId: 48, startedAt: start),
         ])
@@ -58,10 +60,16 @@ enum Samples {
         hooks: [.init(hook: "haproxy", counters: ["released": 90, "admitted": 100])],
         processes: [
             .init(
-                slot: 0, processId: 4801, name: "haproxy", alive: true, type: "furl", inUse: 10, spare: 6, bypassed: 0,
-                admissions: 100, refused: 0)
+                slot: 0, processId: 4795, name: "nginx", alive: true, type: "furl", inUse: 802, spare: 6, bypassed: 0,
+                admissions: 9000, refused: 0),
+            .init(
+                slot: 63, processId: 4711, name: "fpxd", alive: true, type: "furl", inUse: 10, spare: 25, bypassed: 0,
+                admissions: 100, refused: 0),
         ],
-        cpus: [.init(cpu: 0, type: "furl", held: -3, spare: 6, admissions: 100)])
+        cpus: [
+            .init(cpu: 0, type: "furl", held: -3, spare: 10, admissions: 40),
+            .init(cpu: 1, type: "furl", held: 13, spare: 15, admissions: 60),
+        ])
 
     static let performance = PerformanceReport(
         cpus: [
@@ -92,16 +100,33 @@ enum Samples {
                 path: "system global",
                 settings: [
                     setting("license-overlimit", "bypass", ["bypass", "block"], "Verdict of a session over the limit"),
-                    setting("license-file", "/etc/fpx/license.lic", nil, "Path of the licence", false),
-                    setting("hostname", "", nil, "Name of this unit"),
-                ])
+                    setting("log-level", "info", ["debug", "info", "warning", "error"], "Least severe lines that are logged"),
+                    setting("session-warning", "80", nil, "Share of the licensed sessions that raises a warning"),
+                ]),
+            .init(
+                path: "system daemon",
+                settings: [
+                    setting("segment", "/dev/shm/fpx/segment", nil, "File of the shared counters", false),
+                    setting("state-folder", "/var/lib/fpx", nil, "Folder of what must outlive a restart", false),
+                    setting("run-folder", "/run/fpx", nil, "Folder of the sockets", false),
+                    setting("group", "fpx", nil, "Group that may use segment and sockets", false),
+                    setting("license-file", "/etc/fpx/license.lic", nil, "The signed licence", false),
+                    setting("trusted-keys", "/etc/fpx/keys", nil, "Folder of the authority's public keys", false),
+                    setting("log-file", "/var/log/fpxd.log", nil, "Log file besides standard error", false),
+                    setting("haproxy-folder", "/run/fpx", nil, "Folder of the sockets for HAProxy", false),
+                ]),
         ])
     }
 
     static let events = EventsReport(events: [
-        .init(at: start, level: "info", subject: "daemon", message: "started"),
+        .init(
+            at: start, level: "info", subject: "daemon",
+            message: "fpxd v0.3.0,build0042,261121 (GA) started as process 4711 on segment /dev/shm/fpx/segment, "
+                + "0 sessions of wire hooks taken over"),
         .init(at: start, level: "warning", subject: "license", message: "30 days left"),
     ])
+
+    static let commit = CommitReport(applied: true, license: summary, messages: ["set session-warning 90"])
 
     /// What a daemon in order says.
     static let answer: TestDaemon.Answer = { request, body in
@@ -112,12 +137,12 @@ enum Samples {
         case "GET /v1/license/hardware": .value(hardware)
         case "GET /v1/sessions", "GET /v1/sessions?limit=2": .value(sessions)
         case "DELETE /v1/sessions": .value(SessionsCleared(cleared: 3))
-        case "DELETE /v1/sessions/00000001000000a1": .value(SessionsCleared(cleared: 1))
+        case "DELETE /v1/sessions/87e0000000000007": .value(SessionsCleared(cleared: 1))
         case "GET /v1/sessions/stats": .value(statistics)
         case "GET /v1/config": .value(configuration())
         case "PATCH /v1/config": patched(body)
         case "GET /v1/performance": .value(performance)
-        case "POST /v1/commit": .value(CommitReport(applied: true, license: summary, messages: ["licence L-1, epoch 7 -> 8"]))
+        case "POST /v1/commit": .value(commit)
         case "GET /v1/events", "GET /v1/events?limit=2": .value(events)
         default: .refusal(404, "not_found", "nothing at \(request)")
         }
@@ -127,9 +152,9 @@ enum Samples {
         guard let change = try? ControlJSON.decoder().decode(ConfigurationChange.self, from: body) else {
             return .refusal(400, "bad_request", "the body is no change")
         }
-        if let value = change.set["hostname"], value.contains(" ") {
+        if let value = change.set["session-warning"], Int(value) == nil {
             return .refusal(
-                422, "invalid_value", "hostname is \"\(value)\"; expected a name without blanks; nothing was changed")
+                422, "invalid_value", "session-warning: found \"\(value)\", expected a number from 0 to 100 (percent)")
         }
         return .value(configuration(change.set))
     }

@@ -110,7 +110,7 @@ final class Terminal {
         try terminal.wait("the hint, and the shell goes on") {
             $0.suffix(2) == [#"fpx: unknown command "licence" after "show"; did you mean "license"?"#, "\(host) #"]
         }
-        try terminal.type("show full system global | grep license-o", "Enter")
+        try terminal.type("show full system global | grep license", "Enter")
         try terminal.wait("one line") { $0.suffix(2) == ["    set license-overlimit bypass", "\(host) #"] }
         try terminal.type("exit", "Enter")
         try terminal.waitForEnd(status: 0)
@@ -181,23 +181,26 @@ final class Terminal {
         try terminal.wait("the line") {
             $0.suffix(2) == ["\(host) (global) # set license-overlimit block", "\(host) (global) #"]
         }
-        try terminal.type("set hostname 'a b'", "Enter", "end", "Enter")
+        try terminal.type("set session-warning 'a b'", "Enter", "end", "Enter")
         try terminal.wait("a refusal, and the changes are kept") {
             $0.suffix(2) == [
-                #"fpx: hostname is "a b"; expected a name without blanks; nothing was changed"#, "\(host) (global) #",
+                #"fpx: session-warning: found "a b", expected a number from 0 to 100 (percent)"#, "\(host) (global) #",
             ]
         }
-        try terminal.type("unset hostname", "Enter", "show", "Enter")
+        try terminal.type("unset session-warning", "Enter", "show", "Enter")
         try terminal.wait("the changes") { $0.contains("    set license-overlimit block") }
         try terminal.type("end", "Enter")
         try terminal.wait(last: "\(host) #")
         #expect(
             daemon.requests.last
-                == #"PATCH /v1/config {"path":"system global","set":{"license-overlimit":"block"},"unset":["hostname"]}"#)
+                == #"PATCH /v1/config {"path":"system global","set":{"license-overlimit":"block"},"unset":["session-warning"]}"#
+        )
         try terminal.type("config system global", "Enter")
         try terminal.wait(last: "\(host) (global) #")
-        try terminal.type("set hostname x", "Enter")
-        try terminal.wait("a prompt again") { $0.suffix(2) == ["\(host) (global) # set hostname x", "\(host) (global) #"] }
+        try terminal.type("set session-warning 90", "Enter")
+        try terminal.wait("a prompt again") {
+            $0.suffix(2) == ["\(host) (global) # set session-warning 90", "\(host) (global) #"]
+        }
         try terminal.type("C-d")
         try terminal.waitForEnd(status: 2)
         #expect(daemon.requests.last == "GET /v1/config")

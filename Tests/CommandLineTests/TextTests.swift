@@ -14,8 +14,8 @@ import Testing
                 License: Active, seat 40, active seat 40, expiry date 2027-01-31
                 License days left: 71
                 License sharing mode: None
-                Segment: /dev/shm/fpx
-                Configuration: /etc/fpx/fpxd.conf
+                Segment: /dev/shm/fpx/segment
+                Configuration: /etc/fpx/fpxd.yaml
                 Process: 4711
                 Started: 2026-11-18T11:06:40Z
                 Uptime: 2 days,  3 hours,  4 minutes
@@ -52,7 +52,7 @@ import Testing
         #expect(evaluation.hasSuffix("\nLicense state: Evaluation (built-in evaluation, no licence file)\n"))
         var without = Samples.seats()
         without.types.removeFirst()
-        #expect(throws: Text.MissingType(found: ["fnbi"])) { try Text.seatsInDetail(without) }
+        #expect(throws: Text.MissingType(found: ["fnbi", "fcas"])) { try Text.seatsInDetail(without) }
     }
 
     @Test func seatsHaveABlockForEachType() {
@@ -81,7 +81,18 @@ import Testing
                     Max licensed session: 0
                     Current licensed sessions: 0
                     Current bypassed sessions: 0
-                    Max bypassed sessions: 17
+                    Max bypassed sessions: 0
+
+                License type: fcas
+                    Model max seats: 500
+                    Active seats: 0
+                    Available purchased seats: 0
+                    Available fabric seats: 0
+                    Available HA seats: 0
+                    Max licensed session: 0
+                    Current licensed sessions: 0
+                    Current bypassed sessions: 0
+                    Max bypassed sessions: 0
 
                 """)
     }
@@ -140,8 +151,9 @@ import Testing
         #expect(
             Text.sessions(Samples.sessions) == """
                 ID                HOOK     TYPE  VERDICT  CLIENT           PROCESS  STARTED               KEY
-                00000001000000a1  haproxy  furl  inspect  192.0.2.7:40112     4801  2026-11-18T11:06:40Z  6f1c
-                00000001000000a2  haproxy  furl  bypass   -                     48  2026-11-18T11:06:40Z  \
+                87e0000000000007  haproxy  furl  inspect  192.0.2.7:40112     4801  2026-11-18T11:06:40Z  \
+                4801:17:192.0.2.7:40112:1795000000
+                87e1000100000003  haproxy  furl  bypass   -                     48  2026-11-18T11:06:40Z  \
                 \\u{1b}[2Jevil\\u{a}line
                 Total: 3 sessions, the 2 oldest listed
 
@@ -153,29 +165,47 @@ import Testing
                 haproxy  admitted    100
                 haproxy  released     90
 
-                SLOT  PROCESS  NAME     ALIVE  TYPE  IN_USE  SPARE  BYPASSED  ADMISSIONS  REFUSED
-                   0     4801  haproxy  yes    furl      10      6         0         100        0
+                SLOT  PROCESS  NAME   ALIVE  TYPE  IN_USE  SPARE  BYPASSED  ADMISSIONS  REFUSED
+                   0     4795  nginx  yes    furl     802      6         0        9000        0
+                  63     4711  fpxd   yes    furl      10     25         0         100        0
 
                 CPU  TYPE  HELD  SPARE  ADMISSIONS
-                  0  furl    -3      6         100
+                  0  furl    -3     10          40
+                  1  furl    13     15          60
 
                 """)
         #expect(
             Text.events(Samples.events) == """
-                2026-11-18T11:06:40Z  info     daemon   started
+                2026-11-18T11:06:40Z  info     daemon   fpxd v0.3.0,build0042,261121 (GA) started as process 4711 \
+                on segment /dev/shm/fpx/segment, 0 sessions of wire hooks taken over
                 2026-11-18T11:06:40Z  warning  license  30 days left
 
                 """)
     }
 
     @Test func configurationIsSetLines() throws {
-        let section = try Samples.configuration(["license-overlimit": "block"]).global
+        let report = Samples.configuration(["license-overlimit": "block", "log-file": ""])
+        let section = try report.global
+        let global = """
+            config system global
+                set license-overlimit block
+                set log-level info
+                set session-warning 80
+            end
+
+            """
+        #expect(Text.section(section) == global)
         #expect(
-            Text.section(section) == """
-                config system global
-                    set license-overlimit block
+            Text.configuration(report) == global + """
+                config system daemon
+                    set segment /dev/shm/fpx/segment
+                    set state-folder /var/lib/fpx
+                    set run-folder /run/fpx
+                    set group fpx
                     set license-file /etc/fpx/license.lic
-                    set hostname ""
+                    set trusted-keys /etc/fpx/keys
+                    set log-file ""
+                    set haproxy-folder /run/fpx
                 end
 
                 """)
@@ -196,7 +226,7 @@ import Testing
             Text.status(status), Text.license(license), Text.seats(Samples.seats(summary)),
             try Text.seatsInDetail(Samples.seats(summary)), Text.table([[evil]]),
             Text.commit(CommitReport(applied: true, license: summary, messages: [evil])),
-            Text.section(try Samples.configuration(["hostname": evil]).global), "\(Failure.refused(message: evil))\n",
+            Text.section(try Samples.configuration(["session-warning": evil]).global), "\(Failure.refused(message: evil))\n",
         ]
         for output in outputs {
             let controls = output.unicodeScalars.filter { $0 != "\n" && $0.shownDiffers }
