@@ -11,9 +11,9 @@ PREFIX ?= /usr/local
 # What building needs from Debian, and what the tests, models and end-to-end tests need besides.
 PACKAGES := libnuma-dev liburcu-dev libedit-dev pkg-config gcc g++ binutils make
 PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
-TEST_PACKAGES := spin valgrind openssl curl tmux zsh fish nghttp2-client $(PROXIES)
+TEST_PACKAGES := spin valgrind openssl curl tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES)
 
-.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks torture storm model numa fresh tsan library lint format golden clean help
+.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks torture storm model numa fresh fuzz tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
 	@Integrations/demo/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
@@ -26,6 +26,7 @@ test: setup-tests build-tests integrations ## All tests; closes on the test runn
 	$(BUILD)/Torture --seconds 60 --kills 200 --operations 100000000 --seed $${SEED:-$$RANDOM}
 	$(BUILD)/Torture --seconds 10 --kills 30 --operations 0 --locked --seed $${SEED:-$$RANDOM}
 	$(MAKE) --no-print-directory tsan
+	SWIFT=$(SWIFT) Tests/Fuzz/run.sh 5
 	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'AdmissionTests.(PoolTests|HandleTests|ModelTests|ConcurrencyTests|KeeperTests)'
 	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel
 
@@ -76,6 +77,9 @@ fresh: ## As root: make run and the README's quick starts on a fresh Debian 12 (
 bench-hooks: daemon integrations ## What the hooks cost nginx and HAProxy, beside the proxies' own limiters
 	@Benchmarks/hooks/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
 
+fuzz: setup ## SECONDS=60 KEEP=1: coverage-guided fuzzing of each reader; KEEP renews the corpus
+	SWIFT=$(SWIFT) KEEP=$(or $(KEEP),0) Tests/Fuzz/run.sh $(or $(SECONDS),60)
+
 tsan: setup ## The fallback under the thread sanitizer
 	FPX_ONLY=engine $(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'
 
@@ -86,7 +90,7 @@ integrations: library ## The nginx modules in $(OUT)/lib/nginx
 	@.ci/packages $(PROXIES)
 	Integrations/nginx/build.sh $(OUT)
 
-install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, nginx modules, completions, unit
+install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, nginx modules, completions, unit, /etc/fpx
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/nginx
 	install -s -m 755 $(DAEMON)/fpxd $(DAEMON)/fpx $(DAEMON)/fpx-authority $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(OUT)/include/fpxadmission.h $(DESTDIR)$(PREFIX)/include
@@ -94,7 +98,9 @@ install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, 
 	install -m 644 $(OUT)/lib/nginx/*.so $(DESTDIR)$(PREFIX)/lib/nginx
 	install -m 644 $(OUT)/lib/pkgconfig/fpxadmission.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
-	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)/etc/systemd/system
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/fpx/keys
+	install -d $(DESTDIR)$(PREFIX)/share/doc/fpx
+	install -m 644 README.md docs/operations/*.md $(DESTDIR)$(PREFIX)/share/doc/fpx
 	$(DAEMON)/fpx --generate-completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/fpx
 	$(DAEMON)/fpx --generate-completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_fpx
 	$(DAEMON)/fpx --generate-completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fpx.fish

@@ -70,7 +70,14 @@ extension JSONValue: CustomStringConvertible {
 
     /// At most 64 characters, in quotes, nothing that moves a terminal.
     static func quote(_ text: String) -> String {
-        String(text.prefix(64)).debugDescription + (text.dropFirst(64).isEmpty ? "" : "...")
+        // By scalars: a letter may bear any number of accents. What Swift's own form leaves as it is can still move a terminal.
+        let shown = String(text.unicodeScalars.prefix(64)).debugDescription.unicodeScalars.map { scalar in
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator: "\\u{\(String(scalar.value, radix: 16))}"
+            default: String(scalar)
+            }
+        }
+        return shown.joined() + (text.unicodeScalars.dropFirst(64).isEmpty ? "" : "...")
     }
 }
 
@@ -90,6 +97,11 @@ package struct JSONReader {
         guard case .integer(let value)? = members[name], range.contains(value) else {
             throw wrong(name, "a whole number from \(range.lowerBound) to \(range.upperBound)")
         }
+        return value
+    }
+
+    package func bool(_ name: String) throws(LicensingError) -> Bool {
+        guard case .bool(let value)? = members[name] else { throw wrong(name, "true or false") }
         return value
     }
 

@@ -36,7 +36,9 @@ struct EndLineParser {
             if digits.count == input.count, digits.count < 6 { break }  // the length goes on
             let length = digits.reduce(0) { $0 * 10 + Int($1 - UInt8(ascii: "0")) }
             let rest = input.dropFirst(digits.count)
-            guard (1...Self.messageBytes).contains(length), rest.first == UInt8(ascii: " ") else {
+            // A length has no zeros before it: six digits are too many, whether or not what follows them has come.
+            guard digits.first != UInt8(ascii: "0"), (1...Self.messageBytes).contains(length), rest.first == UInt8(ascii: " ")
+            else {
                 // The next line, or what comes next, is as good a place as any to find the next length.
                 garbage += 1
                 input = input.drop { $0 != Self.newline }.drop { $0 == Self.newline }

@@ -32,6 +32,17 @@ import Testing
         #expect(try await LicenseToken.verify(token(claims).dropLast(), with: keys) == license)
     }
 
+    /// What a token says of itself moves no terminal, and is never long: a letter may bear any number of accents.
+    @Test(arguments: ["\\u009b31m", "\\u202e", "\\u2028", "a" + String(repeating: "\\u0301", count: 500)])
+    func whatIsShownIsPlain(_ text: String) async throws {
+        let token = try await forge(header: #"{"alg":"EdDSA","kid":"k1","typ":"JWT","crit":"\#(text)"}"#)
+        let error = await #expect(throws: LicensingError.self) { try await LicenseToken.verify(token, with: keys) }
+        let shown = try #require(error?.description).unicodeScalars
+        let categories: [Unicode.GeneralCategory] = [.control, .format, .lineSeparator]
+        #expect(shown.allSatisfy { !categories.contains($0.properties.generalCategory) })
+        #expect(shown.count < 1000)
+    }
+
     @Test func everyBitCounts() async throws {
         let token = try await token()
         for index in token.indices {

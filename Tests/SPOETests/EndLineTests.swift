@@ -21,6 +21,7 @@ import Testing
             ("5 END", [], 0), ("garbage", [], 1), ("garbage\n5 END a", ["END a"], 1), ("0 x\n5 END a", ["END a"], 1),
             ("99999 x\n5 END a", ["END a"], 1), ("1234567 x\n5 END a", ["END a"], 1), (" 5 END b\n5 END a", ["END a"], 1),
             ("<134>1 END a\nEND b\n5 END c", ["END c"], 2), ("5END a\n", [], 1), ("65535 x", [], 0), ("65536 x\n", [], 1),
+            ("05 END a\n", [], 1), ("022226 x\n", [], 1),
         ]
         for (input, expected, garbage) in cases {
             for cut in [nil] + Array(0...input.utf8.count) {
@@ -31,6 +32,11 @@ import Testing
                 #expect(found.garbage == garbage, "\(input)")
             }
         }
+    }
+
+    /// Six digits are refused whether they come alone or with what follows.
+    @Test func aLengthHasNoZerosBeforeIt() {
+        for cut in [nil, 6] { #expect(lines("022226 x", cut: cut).garbage >= 1) }
     }
 
     @Test func endLines() throws {

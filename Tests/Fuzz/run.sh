@@ -1,0 +1,107 @@
+#!/bin/bash
+# Coverage-guided fuzzing of what reads the bytes of others, under the address sanitizer: run.sh [SECONDS] [TARGET]
+# Each target runs for SECONDS (5) from its corpus, Tests/Fuzz/corpus/TARGET, and checks what it reads besides waiting for a
+# crash. The last line is "FUZZ: N targets, M executions, 0 findings". A finding is kept in .build/fuzz/findings, and ends the
+# run of its target. KEEP=1 puts the smallest set of inputs that covers as much in the place of the corpus.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seconds=${1:-5}
+chosen=${2:-}
+out=.build/fuzz
+swiftc=$(dirname "$(readlink -f "$(command -v "${SWIFT:-swift}")")")/swiftc
+
+# Each target, the module that it is built with, and the bytes of its longest input.
+targets="spop SPOE 4096
+endlines SPOE 1024
+token Licensing 4096
+claims Licensing 4096
+machine Licensing 2048
+line CommandLine 1024
+answer CommandLine 4096
+journal KeyedSessions 1057"
+
+[[ $seconds =~ ^[1-9][0-9]{0,5}$ ]] || { echo "SECONDS: found \"$seconds\", expected a number from 1 to 999999" >&2; exit 2; }
+if [ -n "$chosen" ]; then
+    found=$(awk -v name="$chosen" '$1 == name' <<<"$targets")
+    [ -n "$found" ] || { echo "TARGET: found \"$chosen\", expected one of:" $(cut -d' ' -f1 <<<"$targets") >&2; exit 2; }
+    targets=$found
+fi
+
+# -O as in the product: what traps there traps here. lld: the gold linker warns of each symbol of the sanitizer.
+compile() {
+    "$swiftc" -O -gline-tables-only -wmo -swift-version 6 -warnings-as-errors -package-name fpx -sanitize=fuzzer,address \
+        -parse-as-library "$@"
+}
+
+# A program of the sources that read, without those that need packages.
+build() { # MODULE
+    local sources
+    case $1 in
+    SPOE) sources="Sources/SPOE/SPOPReader.swift Sources/SPOE/SPOPFrame.swift Sources/SPOE/SPOPConnection.swift
+        Sources/SPOE/EndLines.swift" ;;
+    Licensing) sources=$(grep -LE '^import JWTKit|TrustedKeys' Sources/Licensing/*.swift) ;;
+    CommandLine)
+        compile -module-name ControlAPI -emit-module-path $out/ControlAPI.swiftmodule \
+            -c Sources/ControlAPI/*.swift -o $out/ControlAPI.o
+        sources="$(grep -LE '^import (NIO|ArgumentParser|CLineEditor)|ControlClient' Sources/fpx/*.swift)
+            $out/ControlAPI.o -I $out" ;;
+    KeyedSessions)
+        local include="-I $out -I Sources/CAdmission/include -I Sources/CKeyedTable/include"
+        cat >$out/module.modulemap <<MAP
+module CAdmission { header "$PWD/Sources/CAdmission/include/CAdmission.h" export * }
+module CKeyedTable { header "$PWD/Sources/CKeyedTable/include/fpx_keyed.h" export * }
+MAP
+        # shellcheck disable=SC2086
+        "$(dirname "$swiftc")/clang" -O2 -g -fsanitize=fuzzer-no-link,address $include -r -o $out/C.o \
+            Sources/CAdmission/*.c Sources/CKeyedTable/*.c
+        # shellcheck disable=SC2086
+        compile -module-name Admission -emit-module-path $out/Admission.swiftmodule $include \
+            -c Sources/Admission/*.swift -o $out/Admission.o
+        sources="Sources/KeyedSessions/*.swift $out/Admission.o $out/C.o $include -lurcu-bp -lurcu-cds -lurcu-common" ;;
+    esac
+    # shellcheck disable=SC2086
+    compile -use-ld=lld -module-name "Fuzz$1" $sources Tests/Fuzz/*.swift Tests/Fuzz/"$1"/*.swift \
+        -o "$out/$1"
+}
+
+mkdir -p $out/findings
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+for module in $(cut -d' ' -f2 <<<"$targets" | uniq); do build "$module"; done
+
+# Swift's own report of a crash would stand before libFuzzer's, which says where the input is.
+export SWIFT_BACKTRACE=enable=no
+count=0 executions=0 findings=0
+while read -r target module length; do
+    corpus=Tests/Fuzz/corpus/$target
+    seeds=$corpus
+    [ "$target" != spop ] || seeds="$corpus Tests/SPOETests/Corpus"
+    new=$out/new/$target
+    log=$out/$target.log
+    mkdir -p "$new"
+    # A program does the target that it is named after.
+    ln -sf "$module" "$out/$target"
+    status=0
+    "$out/$target" -max_total_time="$seconds" -max_len="$length" -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="$out/findings/$target-" "$new" $seeds >"$log" 2>&1 || status=$?
+    if [ $status != 0 ]; then
+        findings=$((findings + 1))
+        grep -aE 'Fatal error|ERROR:' "$log" | head -2 || tail -5 "$log"
+        input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
+        echo "$target: FOUND a fault; its log is $log${input:+; again: $out/$target $input}"
+        continue
+    fi
+    done=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    coverage=$(sed -nE 's/^#[0-9]+\s+DONE +cov: ([0-9]+).*/\1/p' "$log")
+    [ -n "$done" ] && [ -n "$coverage" ] || { echo "$target: found no figures in $log" >&2; exit 1; }
+    if [ "${KEEP:-0}" = 1 ]; then
+        rm -rf "$out/merged" && mkdir "$out/merged"
+        "$out/$target" -set_cover_merge=1 -use_counters=0 -max_len="$length" "$out/merged" "$new" $corpus >>"$log" 2>&1
+        rm -rf "$corpus" && cp -r "$out/merged" "$corpus"
+    fi
+    echo "$target: $done executions, $coverage places covered, $(find "$corpus" -type f | wc -l) inputs in the corpus"
+    count=$((count + 1)) executions=$((executions + done))
+done <<<"$targets"
+echo "FUZZ: $((count + findings)) targets, $executions executions, $findings findings"
+[ $findings = 0 ]
