@@ -10,6 +10,7 @@ import Hummingbird
 import HummingbirdCore
 import NIOCore
 import NIOHTTP1
+import NIOHTTPTypes
 public import Logging
 public import ServiceLifecycle
 
@@ -50,7 +51,7 @@ public struct ControlServer: Service {
             router: try router(),
             server: .http1(
                 configuration: .init(
-                    additionalChannelHandlers: [CloseAfterError()],
+                    additionalChannelHandlers: [WhatIsNotHTTP()],
                     idleTimeout: .seconds(Self.silenceSecondsMax),
                     httpDecoderConfiguration: .init(
                         maxHeaderFieldSize: 8 * 1024, maxHeaderListSize: 16 * 1024, maxHeaderFieldCount: 100))),
@@ -135,6 +136,10 @@ public struct ControlServer: Service {
         response(status, try ControlJSON.encoder().encode(value))
     }
 
+    static func notHTTP(_ error: any Error) throws -> Data {
+        try ControlJSON.encoder().encode(APIError(code: "bad_request", message: "not HTTP: \(error)"))
+    }
+
     static func response(_ status: HTTPResponse.Status, _ json: Data) -> Response {
         Response(
             status: status,
@@ -154,12 +159,28 @@ struct Context: RequestContext {
     }
 }
 
-/// Closes a connection on which something came that is not HTTP, when there was time to say so: nothing after it can be read.
-private final class CloseAfterError: ChannelInboundHandler, RemovableChannelHandler, Sendable {
-    typealias InboundIn = Any
+/// What comes on a connection and is not HTTP: the server's empty answer to it gets the one JSON form, and the connection is
+/// closed when there was time to send it: nothing after it can be read.
+private final class WhatIsNotHTTP: ChannelInboundHandler, ChannelOutboundHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPRequestPart
+    typealias OutboundIn = HTTPResponsePart
+    typealias OutboundOut = HTTPResponsePart
     static let patience = TimeAmount.milliseconds(200)
 
+    private var error: (any Error)?
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        guard let error, case .head(var head) = unwrapOutboundIn(data), head.headerFields[.contentLength] == "0",
+            let answer = try? ControlServer.notHTTP(error)
+        else { return context.write(data, promise: promise) }
+        head.headerFields[.contentType] = "application/json"
+        head.headerFields[.contentLength] = "\(answer.count)"
+        context.write(wrapOutboundOut(.head(head)), promise: promise)
+        context.write(wrapOutboundOut(.body(ByteBuffer(data: answer))), promise: nil)
+    }
+
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.error = error
         context.fireErrorCaught(error)
         let channel = context.channel
         channel.eventLoop.scheduleTask(in: Self.patience) { channel.close(promise: nil) }
@@ -172,6 +193,9 @@ private struct ErrorForm: RouterMiddleware {
         _ request: Request, context: Context, next: (Request, Context) async throws -> Response
     ) async throws -> Response {
         do {
+            // The router overlooks slashes: what is meant as one session's path would be that of all.
+            let path = request.uri.path
+            if path.contains("//") || path.hasSuffix("/") { throw HTTPError(.notFound) }
             return try await next(request, context)
         } catch let failure as ControlFailure {
             let status: HTTPResponse.Status =
@@ -186,7 +210,7 @@ private struct ErrorForm: RouterMiddleware {
         } catch let error as any HTTPResponseError {
             return try self.response(to: request, status: error.status, detail: (error as? HTTPError)?.body)
         } catch let error as HTTPParserError {
-            return try ControlServer.answer(.badRequest, APIError(code: "bad_request", message: "not HTTP: \(error)"))
+            return ControlServer.response(.badRequest, try ControlServer.notHTTP(error))
         } catch is CancellationError {
             throw CancellationError()
         } catch {

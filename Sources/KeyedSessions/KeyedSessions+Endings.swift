@@ -116,10 +116,15 @@ extension KeyedSessions {
         }
     }
 
-    /// Ends all sessions of a process. Returns how many.
+    /// Ends all sessions of some processes. Returns how many.
+    ///
+    /// It looks at each session there is once, however many processes there are.
     @discardableResult
-    public func release(owner: Owner) -> Int {
-        endAll(.endedByOwnerDeath) { $0.owner_pid == owner.processID && $0.owner_start == owner.startTime }
+    public func release(owners: Set<Owner>) -> Int {
+        if owners.isEmpty { return 0 }
+        return endAll(.endedByOwnerDeath) {
+            owners.contains(Owner(processID: $0.owner_pid, startTime: $0.owner_start))
+        }
     }
 
     /// Ends the sessions of a client's connection whose socket is gone. Returns how many.
@@ -159,7 +164,7 @@ extension KeyedSessions {
 
     /// Ends the sessions of processes that have died, and forgets old ends. Call it each 50 ms.
     public func tick() {
-        for dead in owners.collectDead() { release(owner: dead.owner) }
+        release(owners: Set(owners.collectDead().map(\.owner)))
         let now = fpx_monotonic()
         table.reading {
             memory.withLock { memory in

@@ -106,14 +106,16 @@ public final class KeyedSessions: Sendable {
         self.table = table
         pools = (0..<Limits.pools).compactMap { try? segment.pool($0) }
         journal = try Journal(path: path, isNeeded: !kept.isEmpty)
-        for handle in kept { restore(handle) }
+        let found = Set(kept.compactMap { restore($0) })
+        release(owners: found.filter { owners.watch($0)?.isDead == true })
     }
 
-    private func restore(_ handle: SessionHandle) {
+    /// Takes a session over, or gives its handle back. Returns the session's owner, if it is known.
+    private func restore(_ handle: SessionHandle) -> Owner? {
         guard let record = journal.read(handle), let hook = Hook(rawValue: record.hook) else {
             // Its admission was cut short: nobody was told the verdict.
             try? segment.release(handle)
-            return
+            return nil
         }
         let isNew = table.reading { () -> Bool in
             // Made as undecided, so that it can be found only when it can be ended whole.
@@ -124,13 +126,10 @@ public final class KeyedSessions: Sendable {
         }
         guard isNew else {
             try? segment.release(handle)
-            return
+            return nil
         }
         counters.count(.restored, hook)
-        if record.owner_pid != 0 {
-            let owner = Owner(processID: record.owner_pid, startTime: record.owner_start)
-            if let watched = owners.watch(owner), watched.isDead { release(owner: owner) }
-        }
+        return record.owner_pid == 0 ? nil : Owner(processID: record.owner_pid, startTime: record.owner_start)
     }
 }
 

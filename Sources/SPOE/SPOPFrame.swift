@@ -54,7 +54,6 @@ enum SPOPFrameType: UInt8 {
 /// One frame without its length.
 struct SPOPFrame: Equatable {
     static let isFinal: UInt32 = 1
-    static let isAborted: UInt32 = 2
 
     /// Types that we do not know are skipped, so the raw value is kept.
     var type: UInt8

@@ -46,6 +46,8 @@ public struct Settings: Sendable {
     public let defaults: Defaults
     /// Values that outrank the file, with where each comes from.
     private let overrides: [String: (value: String, origin: String)]
+    /// Values of what cannot be changed now, as they were at the start: they stay in force until the next one.
+    private var fixed: [String: String] = [:]
 
     /// - Parameters:
     ///   - flags: settings given as flags.
@@ -81,11 +83,18 @@ public struct Settings: Sendable {
             }
         }
         self.overrides = overrides
+        for setting in Setting.all where !setting.changeable { fixed[setting.name] = configured(setting.name) }
     }
 
-    public subscript(name: String) -> String {
+    /// The value in force.
+    public subscript(name: String) -> String { fixed[name] ?? configured(name) }
+
+    private func configured(_ name: String) -> String {
         overrides[name]?.value ?? file.values[name] ?? defaults.values[name] ?? ""
     }
+
+    /// Names of settings whose value in force is not the configured one: that takes effect at the next start.
+    public var awaitingRestart: [String] { Setting.all.map(\.name).filter { self[$0] != configured($0) } }
 
     public func number(_ name: String) -> Int { Int(self[name]) ?? 0 }
 
@@ -100,6 +109,8 @@ public struct Settings: Sendable {
     }
 
     /// The same with some settings changed (nil: back to the default), not saved yet.
+    ///
+    /// - Throws: also when the file is not the one that was read: what somebody has written there must not be lost.
     public func changing(_ changes: [String: String?]) throws(SettingsError) -> Settings {
         for (name, value) in changes {
             guard let setting = Setting.named(name) else { throw .name(found: name, message: SettingsFile.unknown(name)) }
@@ -113,6 +124,9 @@ public struct Settings: Sendable {
             if let value, !setting.accepts(value) {
                 throw .value(origin: name, found: value, expected: setting.expectation)
             }
+        }
+        guard try SettingsFile.read(file.path) == file else {
+            throw .file(path: file.path, reason: "changed since it was read: commit first")
         }
         var settings = self
         settings.file = try file.changing(changes)

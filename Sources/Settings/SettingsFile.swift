@@ -10,7 +10,7 @@ public struct SettingsFile: Equatable, Sendable {
 
     public let path: String
     public private(set) var values: [String: String] = [:]
-    private var text = ""
+    private(set) var text = ""
     /// Where each setting stands, lines from 1.
     private var lines: [String: Int] = [:]
 
@@ -104,32 +104,54 @@ public struct SettingsFile: Equatable, Sendable {
         }
     }
 
+    /// The lines of a text with their ends, counted as YAML does: Windows' two characters are one end.
+    private static func lines(of text: String) -> [String] {
+        var lines: [String] = []
+        var rest = text[...]
+        while !rest.isEmpty {
+            let end = rest.firstIndex(where: \.isNewline).map(rest.index(after:)) ?? rest.endIndex
+            lines.append(String(rest[..<end]))
+            rest = rest[end...]
+        }
+        return lines
+    }
+
+    private static func end(of line: String?) -> String { line?.last.map { $0.isNewline ? String($0) : "" } ?? "" }
+
     /// The file with some settings changed (nil: taken out).
     public func changing(_ changes: [String: String?]) throws(SettingsError) -> SettingsFile {
-        var all = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        var all = Self.lines(of: text)
+        // The operator's line ends stay, and what is added has the same.
+        let firstEnd = Self.end(of: all.first)
+        let lineEnd = firstEnd.isEmpty ? "\n" : firstEnd
         var removed: Set<Int> = []
         var added: [String] = []
         var expected = values
         for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
             expected[name] = value
             let line = lines[name].map { $0 - 1 }
+            if let line, !all.indices.contains(line) { throw notInPlace }
             if let line, let value {
-                all[line] = "\(name): \(Self.quoted(value))\(Self.comment(of: all[line]))"
+                let end = Self.end(of: all[line])
+                let comment = Self.comment(of: String(all[line].dropLast(end.count)))
+                all[line] = "\(name): \(Self.quoted(value))\(comment)\(end)"
             } else if let line {
                 removed.insert(line)
             } else if let value {
-                added.append("\(name): \(Self.quoted(value))")
+                added.append("\(name): \(Self.quoted(value))\(lineEnd)")
             }
         }
-        if all.last == "" { all.removeLast() }
-        let kept = all.indices.filter { !removed.contains($0) }.map { all[$0] }
+        var kept = all.indices.filter { !removed.contains($0) }.map { all[$0] }
+        if !added.isEmpty, let last = kept.last, Self.end(of: last).isEmpty { kept[kept.count - 1] += lineEnd }
         // A setting that spans lines, or shares one, cannot be edited like this.
-        guard let changed = try? SettingsFile(path: path, text: (kept + added).map { $0 + "\n" }.joined()),
-            changed.values == expected
-        else {
-            throw .file(path: path, reason: "cannot be changed in place: write each setting on a line of its own")
+        guard let changed = try? SettingsFile(path: path, text: (kept + added).joined()), changed.values == expected else {
+            throw notInPlace
         }
         return changed
+    }
+
+    private var notInPlace: SettingsError {
+        .file(path: path, reason: "cannot be changed in place: write each setting on a line of its own")
     }
 
     private static func quoted(_ value: String) -> String {

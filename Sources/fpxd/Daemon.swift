@@ -22,6 +22,8 @@ final class Daemon: Sendable {
         var license: LicenseStatus
         var limits: [Limit]
         var attached: [Int: String] = [:]
+        /// Comings and goings of processes that are not in the events yet.
+        var untold: [(Logger.Level, String)] = []
     }
 
     static let limitRemindedEvery: Duration = .seconds(60)
@@ -39,6 +41,9 @@ final class Daemon: Sendable {
     let startedAt = Date.now
     private let startedClock = ContinuousClock.now
     private let state: Mutex<State>
+    /// Held while licence or settings are made those of the engine, so that what was read later is not overwritten by what was
+    /// read before. Files are written under it: `state` is for moments, and may be taken within it.
+    private let applying = Mutex(())
 
     /// Makes or takes over everything: folders, segment, sessions, licence.
     static func start(_ settings: Settings, log: LineLog, logger: Logger) async throws -> Daemon {
@@ -59,8 +64,8 @@ final class Daemon: Sendable {
             .info, .daemon,
             "\(Version.line) started as process \(getpid()) on segment \(segment.path), "
                 + "\(sessions.list(limit: 1).total) sessions of wire hooks taken over")
-        daemon.applyPolicy()
-        daemon.apply(report.status, force: true)
+        daemon.applying.withLock { _ in daemon.applyPolicy() }
+        daemon.applyLicense(force: true)
         return daemon
     }
 
@@ -92,12 +97,19 @@ final class Daemon: Sendable {
 // MARK: - Licence and policy
 
 extension Daemon {
-    /// Makes the licence's caps those of the engine, and tells what has changed.
-    private func apply(_ license: LicenseStatus, force: Bool = false) {
-        let before = state.withLock { state in
-            defer { state.license = license }
-            return state.license
+    /// Makes the caps of the licence in force those of the engine, and tells what has changed.
+    private func applyLicense(force: Bool = false) {
+        applying.withLock { _ in
+            let license = keeper.status()
+            let before = state.withLock { state in
+                defer { state.license = license }
+                return state.license
+            }
+            apply(license, before: before, force: force)
         }
+    }
+
+    private func apply(_ license: LicenseStatus, before: LicenseStatus, force: Bool) {
         for type in LicenseType.allCases where pool(type).cap != license.cap(of: type) {
             // The licence is checked against the engine's limit before; if it fails all the same the old cap stays.
             do {
@@ -115,6 +127,7 @@ extension Daemon {
         }
     }
 
+    /// Within `applying`.
     private func applyPolicy() {
         let policy: OverLimitPolicy = settings[Setting.overLimit] == "block" ? .block : .bypass
         for pool in pools where pool.policy != policy { pool.policy = policy }
@@ -123,12 +136,12 @@ extension Daemon {
 
     /// Changes settings, at once and lasting: all or none.
     func change(_ changes: [String: String?]) throws(SettingsError) {
-        try state.withLock { state throws(SettingsError) in
-            let settings = try state.settings.changing(changes)
-            try settings.save()
-            state.settings = settings
+        try applying.withLock { _ throws(SettingsError) in
+            let changed = try settings.changing(changes)
+            try changed.save()
+            state.withLock { $0.settings = changed }
+            applyPolicy()
         }
-        applyPolicy()
         for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
             events.note(.info, .config, value.map { "set \(name) \($0)" } ?? "unset \(name)")
         }
@@ -139,18 +152,13 @@ extension Daemon {
         var messages: [String] = []
         var applied = true
         do {
-            let changed = try state.withLock { state throws(SettingsError) in
-                let settings = try state.settings.reloaded()
-                let changed = Setting.all.map(\.name).filter { settings[$0] != state.settings[$0] }
-                for name in changed where Setting.named(name)?.changeable == false {
-                    messages.append("\(name): a change takes effect when fpxd is restarted")
-                }
-                state.settings = settings
-                return changed
-            }
-            applyPolicy()
-            for name in changed where Setting.named(name)?.changeable == true {
-                messages.append("set \(name) \(settings[name])")
+            try applying.withLock { _ throws(SettingsError) in
+                let before = settings
+                let after = try before.reloaded()
+                state.withLock { $0.settings = after }
+                applyPolicy()
+                messages += after.awaitingRestart.map { "\($0): a change takes effect when fpxd is restarted" }
+                messages += Setting.all.map(\.name).filter { after[$0] != before[$0] }.map { "set \($0) \(after[$0])" }
             }
         } catch {
             applied = false
@@ -158,7 +166,7 @@ extension Daemon {
         }
         if let trouble = log.reopen() { messages.append("no log file: \(trouble)") }
         let report = await keeper.commit()
-        apply(report.status)
+        applyLicense()
         if let refused = report.refused {
             applied = false
             messages.append("licence \(report.status.isValid ? "kept" : "refused"): \(refused)")
@@ -171,38 +179,43 @@ extension Daemon {
 // MARK: - Work that comes round
 
 extension Daemon {
-    /// Each 20 to 50 ms: what the dead held comes back.
+    /// Each 20 to 50 ms: what the dead held comes back. It waits for no disk: telling of it is left to `tick`.
     func reap() {
-        let dead = segment.reap()
+        state.withLock { state in
+            let dead = segment.reap()
+            if dead > 0 { lookForProcesses(&state, dead: dead) }
+        }
         sessions.tick()
-        if dead > 0 { noteProcesses(dead: dead) }
     }
 
-    /// Each second.
+    /// Each second. It writes files, and so may take as long as the disk does.
     func tick() {
         sampler.sample()
-        apply(keeper.status())
-        noteProcesses(dead: 0)
+        applyLicense()
+        let untold = state.withLock { state in
+            lookForProcesses(&state, dead: 0)
+            defer { state.untold = [] }
+            return state.untold
+        }
+        for (level, message) in untold { events.note(level, .process, message) }
         for (index, type) in LicenseType.allCases.enumerated() { noteLimit(type, index) }
     }
 
-    private func noteProcesses(dead: Int) {
+    private func lookForProcesses(_ state: inout State, dead: Int) {
         var now: [Int: String] = [:]
         for process in segment.processes() where process.slot != segment.slot {
             now[process.processID] = Host.name(ofProcess: process.processID)
         }
-        let (come, gone) = state.withLock { state in
-            defer { state.attached = now }
-            return (
-                now.filter { state.attached[$0.key] == nil }, state.attached.filter { now[$0.key] == nil }
-            )
+        for (process, name) in now where state.attached[process] == nil {
+            state.untold.append((.debug, "\(name) (\(process)) attached"))
         }
-        for (process, name) in come { events.note(.debug, .process, "\(name) (\(process)) attached") }
-        for (process, name) in gone {
-            events.note(
-                dead > 0 ? .info : .debug, .process,
-                "\(name) (\(process)) \(dead > 0 ? "died: its sessions are back in the pool" : "detached")")
+        for (process, name) in state.attached where now[process] == nil {
+            state.untold.append(
+                dead > 0
+                    ? (.info, "\(name) (\(process)) died: its sessions are back in the pool")
+                    : (.debug, "\(name) (\(process)) detached"))
         }
+        state.attached = now
     }
 
     private func noteLimit(_ type: LicenseType, _ index: Int) {

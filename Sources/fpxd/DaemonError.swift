@@ -4,6 +4,8 @@ import Foundation
 enum DaemonError: Error, CustomStringConvertible {
     case system(call: String, path: String, code: Int32)
     case group(name: String)
+    /// Something that somebody else has put where the daemon keeps what it shares, or may put there.
+    case foreign(path: String, found: String, expected: String)
     /// Another daemon serves from this folder.
     case running(path: String, processID: String)
 
@@ -12,6 +14,7 @@ enum DaemonError: Error, CustomStringConvertible {
         case .system(let call, let path, let code): "\(path): \(call): \(String(cString: strerror(code)))"
         case .group(let name):
             "group: found no group \"\(name)\" on this host, expected it: groupadd --system \(name), or set group to another"
+        case .foreign(let path, let found, let expected): "\(path): found \(found), expected \(expected)"
         case .running(let path, let processID):
             "\(path): found fpxd running there (process \(processID)), expected none: a run-folder has one fpxd at a time"
         }

@@ -54,9 +54,13 @@ final class EventLog: Sendable {
         line.append(UInt8(ascii: "\n"))
         var status = stat()
         if stat(path, &status) == 0, status.st_size + line.count > Self.fileBytesMax { rename(path, path + ".1") }
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o640)
+        let descriptor = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0o640)
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
+        // A crash or a full disk can have cut the line before short.
+        var last = UInt8(ascii: "\n")
+        if fstat(descriptor, &status) == 0, status.st_size > 0 { pread(descriptor, &last, 1, status.st_size - 1) }
+        if last != UInt8(ascii: "\n") { line.insert(UInt8(ascii: "\n"), at: 0) }
         _ = line.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
     }
 }

@@ -82,7 +82,9 @@ struct FPXD: AsyncParsableCommand {
 
     private func serve(_ daemon: Daemon) async throws {
         let manager = ServiceManager(environment: ProcessInfo.processInfo.environment)
-        var services: [any Service] = [Housekeeping(daemon: daemon, manager: manager), CommitOnHangup(daemon: daemon)]
+        var services: [any Service] = [
+            Rounds.reaping(daemon, manager), Rounds.housekeeping(daemon), CommitOnHangup(daemon: daemon),
+        ]
         if let agent = daemon.haproxy {
             try await agent.start()
             services.append(agent)
@@ -101,12 +103,12 @@ struct FPXD: AsyncParsableCommand {
                 daemon.logger.info("Ready: control socket \(daemon.places.controlSocket)")
                 manager.notify("READY=1")
             })
+        services.append(Farewell(manager: manager))
         var quiet = daemon.logger
         quiet.logLevel = .warning
         let group = ServiceGroup(
             configuration: .init(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
         try await group.run()
-        manager.notify("STOPPING=1")
         daemon.events.note(.info, .daemon, "\(Version.line) stopped; sessions in progress stay counted")
     }
 }

@@ -20,7 +20,9 @@ final class Places: Sendable {
     var journal: String { segment + ".sessions" }
     var events: String { state + "/events.jsonl" }
 
-    /// Makes the folders, and refuses a run-folder that another daemon uses.
+    private var segmentFolder: String { (segment as NSString).deletingLastPathComponent }
+
+    /// Makes the folders, and refuses a run-folder that another daemon uses and a segment that is not ours to trust.
     init(_ settings: Settings) throws(DaemonError) {
         segment = settings[Setting.segment]
         state = settings[Setting.stateFolder]
@@ -31,8 +33,11 @@ final class Places: Sendable {
         try Self.makeFolder(state, mode: 0o750, group: nil)
         try Self.makeFolder(run, mode: 0o750, group: group)
         if !folder.isEmpty { try Self.makeFolder(folder, mode: 0o750, group: group) }
-        try Self.makeFolder((segment as NSString).deletingLastPathComponent, mode: 0o750, group: group)
         lock = try Self.lock(run + "/fpxd.pid")
+        // The service manager makes this folder for the daemon's user alone.
+        try Self.letIn(group, to: run)
+        try Self.makeFolder(segmentFolder, mode: 0o750, group: group)
+        try checkSegmentFolder()
     }
 
     deinit { close(lock) }
@@ -55,18 +60,61 @@ final class Places: Sendable {
         try give(path, to: group)
     }
 
-    /// Lets the group have a file.
+    /// Lets the group have a file. What is so already is left alone: it may be root's, and the daemon's user another.
     static func give(_ path: String, to group: gid_t?, mode: mode_t? = nil) throws(DaemonError) {
-        if let group, chown(path, .max, group) != 0 { throw .system(call: "chown", path: path, code: errno) }
-        if let mode, chmod(path, mode) != 0 { throw .system(call: "chmod", path: path, code: errno) }
+        let status = try status(of: path)
+        if let group, status.st_gid != group, chown(path, .max, group) != 0 {
+            throw .system(call: "chown", path: path, code: errno)
+        }
+        if let mode, status.st_mode & 0o7777 != mode, chmod(path, mode) != 0 {
+            throw .system(call: "chmod", path: path, code: errno)
+        }
+    }
+
+    private static func status(of path: String) throws(DaemonError) -> stat {
+        var status = stat()
+        if stat(path, &status) != 0 { throw .system(call: "stat", path: path, code: errno) }
+        return status
+    }
+
+    /// Lets the group have a folder that was there, unless everybody may enter it: that one is not for the daemon alone.
+    private static func letIn(_ group: gid_t?, to folder: String) throws(DaemonError) {
+        if try status(of: folder).st_mode & 0o001 == 0 { try give(folder, to: group) }
     }
 
     /// Lets the group of its folder have a file.
     static func giveAsFolder(_ path: String) throws(DaemonError) {
         let folder = (path as NSString).deletingLastPathComponent
+        try give(path, to: try status(of: folder).st_gid)
+    }
+
+    /// Folders in memory are there anew after each boot, below one that all may write to: whoever comes first could put a
+    /// segment there, and write what caps and counts the workers see.
+    private func checkSegmentFolder() throws(DaemonError) {
+        let user = geteuid()
+        let expected = user == 0 ? "root" : "root or user \(user)"
         var status = stat()
-        if stat(folder, &status) != 0 { throw .system(call: "stat", path: folder, code: errno) }
-        try give(path, to: status.st_gid)
+        if lstat(segmentFolder, &status) != 0 { throw .system(call: "lstat", path: segmentFolder, code: errno) }
+        let mode = String(status.st_mode & 0o7777, radix: 8)
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            throw .foreign(
+                path: segmentFolder, found: "something of user \(status.st_uid) that is not a folder",
+                expected: "a folder of \(expected)")
+        }
+        // In a sticky folder nobody can take away another's file.
+        let isOpen = status.st_mode & 0o002 != 0 && status.st_mode & S_ISVTX == 0
+        guard [0, user].contains(status.st_uid), !isOpen else {
+            throw .foreign(
+                path: segmentFolder, found: "a folder of user \(status.st_uid) with mode \(mode)",
+                expected: "one of \(expected) that others cannot write to")
+        }
+        for file in [segment, journal] where lstat(file, &status) == 0 {
+            guard [0, user].contains(status.st_uid), status.st_mode & S_IFMT == S_IFREG else {
+                throw .foreign(
+                    path: file, found: "something of user \(status.st_uid) with mode \(String(status.st_mode, radix: 8))",
+                    expected: "a file of \(expected)")
+            }
+        }
     }
 
     private static func lock(_ path: String) throws(DaemonError) -> Int32 {
@@ -93,6 +141,9 @@ final class Places: Sendable {
         if access(segment, F_OK) != 0 { try create(replacing: false) }
         do {
             let attached = try Segment.attachKeeper(path: segment)
+            // It may be from a time when the group was another one.
+            try Self.letIn(group, to: segmentFolder)
+            try Self.give(segment, to: group, mode: group == nil ? 0o600 : 0o660)
             attached.placeShardsOnNodes()
             return attached
         } catch SegmentError.format(let path, let field, let found, let expected) {
@@ -108,8 +159,7 @@ final class Places: Sendable {
         do {
             try Segment.create(path: segment, replacing: replacing)
         } catch SegmentError.exists {
-            return  // another was faster; whether it is the keeper will show
+            // Another was faster; whether it is the keeper will show.
         }
-        try Self.give(segment, to: group, mode: group == nil ? 0o600 : 0o660)
     }
 }

@@ -9,20 +9,16 @@ import ServiceLifecycle
 import Synchronization
 import UnixSignals
 
-/// Work that comes round, on a thread of its own: what it does must not wait for any other task.
-struct Housekeeping: Service {
-    /// Seconds.
-    static let reapInterval = 0.025
-
-    private final class Stop: Sendable {
-        let isAsked = Atomic<Bool>(false)
-    }
-
-    let daemon: Daemon
-    let manager: ServiceManager
+/// Work that comes round, on a thread of its own: it waits for no other task, and no other task waits for it.
+struct Rounds: Service {
+    private let name: String
+    /// Seconds from one round to the next.
+    private let interval: Double
+    /// Called on the thread; what it returns is one round.
+    private let begin: @Sendable () -> () -> Void
 
     func run() async throws {
-        let stop = Stop()
+        let stop = DispatchSemaphore(value: 0)
         await cancelWhenGracefulShutdown {
             await withTaskCancellationHandler {
                 await withCheckedContinuation { continuation in
@@ -30,45 +26,59 @@ struct Housekeeping: Service {
                         work(until: stop)
                         continuation.resume()
                     }
-                    thread.name = "housekeeping"
+                    thread.name = name
                     thread.start()
                 }
             } onCancel: {
-                stop.isAsked.store(true, ordering: .relaxed)
+                stop.signal()
             }
         }
     }
 
-    private func work(until stop: Stop) {
-        let sockets = socketWatch()
-        let clock = ContinuousClock()
-        var nextSecond = clock.now + .seconds(1)
-        var nextWatchdog = clock.now
-        var trouble = ""
-        while !stop.isAsked.load(ordering: .relaxed) {
-            daemon.reap()
-            do {
-                try sockets?.tick()
-                trouble = ""
-            } catch {
-                if trouble != "\(error)" { daemon.logger.warning("Socket events: \(error)") }
-                trouble = "\(error)"
+    private func work(until stop: DispatchSemaphore) {
+        let round = begin()
+        var next = DispatchTime.now() + interval
+        while stop.wait(timeout: next) == .timedOut {
+            round()
+            next = next + interval
+            // After a pause of the machine one round is enough.
+            if next < .now() { next = .now() + interval }
+        }
+    }
+}
+
+extension Rounds {
+    /// Takes back what the dead held, and says that we live. Nothing in it waits for a disk.
+    static func reaping(_ daemon: Daemon, _ manager: ServiceManager) -> Rounds {
+        Rounds(name: "reaper", interval: 0.025) {
+            let sockets = socketWatch(daemon)
+            let clock = ContinuousClock()
+            var nextWatchdog = clock.now
+            var trouble = ""
+            return {
+                daemon.reap()
+                do {
+                    try sockets?.tick()
+                    trouble = ""
+                } catch {
+                    let text = "Socket events: \(error)"
+                    if trouble != text { Task { daemon.logger.warning("\(text)") } }
+                    trouble = text
+                }
+                if let interval = manager.watchdogInterval, clock.now >= nextWatchdog {
+                    manager.notify("WATCHDOG=1")
+                    nextWatchdog = clock.now + interval
+                }
             }
-            if clock.now >= nextSecond {
-                daemon.tick()
-                nextSecond += .seconds(1)
-                // After a pause of the machine one tick is enough.
-                if nextSecond < clock.now { nextSecond = clock.now + .seconds(1) }
-            }
-            if let interval = manager.watchdogInterval, clock.now >= nextWatchdog {
-                manager.notify("WATCHDOG=1")
-                nextWatchdog = clock.now + interval
-            }
-            Thread.sleep(forTimeInterval: Self.reapInterval)
         }
     }
 
-    private func socketWatch() -> SocketWatch? {
+    /// Samples, licence, events.
+    static func housekeeping(_ daemon: Daemon) -> Rounds {
+        Rounds(name: "housekeeping", interval: 1) { { daemon.tick() } }
+    }
+
+    private static func socketWatch(_ daemon: Daemon) -> SocketWatch? {
         do {
             return try SocketWatch(sessions: daemon.sessions)
         } catch {
@@ -76,6 +86,16 @@ struct Housekeeping: Service {
                 "No socket events (\(error)): sessions of wire hooks end by the proxy's word and with its processes only")
             return nil
         }
+    }
+}
+
+/// Tells the service manager of the end when it begins: the service that is told first of a shutdown, as the last of its group.
+struct Farewell: Service {
+    let manager: ServiceManager
+
+    func run() async throws {
+        try await gracefulShutdown()
+        manager.notify("STOPPING=1")
     }
 }
 

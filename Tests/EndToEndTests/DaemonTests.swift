@@ -126,68 +126,53 @@ extension EndToEnd.DaemonTests {
         #expect(pool.policy == .block)
     }
 
+    /// What an operator writes by hand counts when it is committed; until then it is neither used nor lost.
+    @Test func handEditsWaitForTheCommit() throws {
+        let daemon = try DaemonControl(cap: 0)
+        let file = daemon.home + "/fpxd.yaml"
+        func value(_ name: String) throws -> String? {
+            let report = Answer(try RawConnection.ask(daemon.controlSocket, "GET /v1/config HTTP/1.1\r\nHost: x\r\n\r\n"))?.json
+            let sections = (report as? [String: Any])?["sections"] as? [[String: Any]] ?? []
+            let settings = sections.flatMap { $0["settings"] as? [[String: Any]] ?? [] }
+            return settings.first { $0["name"] as? String == name }?["value"] as? String
+        }
+        let text = "session-warning: 70\r\nlog-file: /elsewhere\r\n"
+        try text.write(toFile: file, atomically: true, encoding: .utf8)
+        let refused = try daemon.ask("config", "system", "global", "set", "license-overlimit", "block", "end")
+        #expect(refused.status != 0)
+        #expect(refused.output.contains("\(file): changed since it was read: commit first"), "\(refused)")
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == text)
+        #expect(try value("license-overlimit") == "bypass")
+        for _ in 0..<2 {
+            #expect(try daemon.fpx("commit").contains("log-file: a change takes effect when fpxd is restarted"))
+            #expect(try value("session-warning") == "70")
+            #expect(try value("log-file") == daemon.home + "/fpxd.log", "the value that runs")
+        }
+        try daemon.set(policy: .block)
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == text + "license-overlimit: block\r\n")
+    }
+
+    /// A crash in the middle of an event's line costs that event alone.
+    @Test func anEventThatWasCutShortSpoilsNoOther() throws {
+        let daemon = try DaemonControl()
+        try daemon.end(by: SIGKILL)
+        let file = try #require(FileHandle(forWritingAtPath: daemon.home + "/state/events.jsonl"))
+        try file.seekToEnd()
+        try file.write(contentsOf: Data(#"{"at":"2026-01-0"#.utf8))
+        try file.close()
+        try daemon.start()
+        let lines = try String(contentsOfFile: daemon.home + "/state/events.jsonl", encoding: .utf8).split(separator: "\n")
+        let damaged = lines.filter { (try? JSONSerialization.jsonObject(with: Data($0.utf8))) == nil }
+        #expect(damaged == [#"{"at":"2026-01-0"#])
+        #expect(lines.count { $0.contains("started as process") } == 2)
+    }
+
     @Test func hangupIsCommit() throws {
         let daemon = try DaemonControl(cap: 5)
         let segment = try Segment.attach(path: daemon.segmentPath)
         try daemon.sign(cap: 7)
         kill(try #require(daemon.processID), SIGHUP)
         try expectEventually("the new licence is in force") { try segment.pool(0).cap == 7 }
-    }
-
-    /// As systemd hears it: ready when it answers, alive all the time, and stopping.
-    @Test func theServiceManagerIsTold() throws {
-        let folder = try TemporaryFolder()
-        let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
-        defer { close(descriptor) }
-        var address = sockaddr_un()
-        address.sun_family = sa_family_t(AF_UNIX)
-        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: "\(folder.path)/notify".utf8) }
-        let bound = withUnsafePointer(to: address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-            }
-        }
-        #expect(bound == 0)
-        var limit = timeval(tv_sec: 10, tv_usec: 0)
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-        func receive() -> String {
-            var bytes = [UInt8](repeating: 0, count: 1024)
-            let count = recv(descriptor, &bytes, bytes.count, 0)
-            return String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
-        }
-        let daemon = try DaemonControl(
-            launcher: ["/usr/bin/env", "NOTIFY_SOCKET=\(folder.path)/notify", "WATCHDOG_USEC=200000"])
-        var heard: [String] = []
-        while heard.count(where: { $0 == "WATCHDOG=1" }) < 5 || !heard.contains("READY=1") {
-            heard.append(receive())
-            try #require(heard.last != "", "nothing came for 10 seconds after \(heard)")
-        }
-        #expect(heard.count { $0 == "READY=1" } == 1)
-        #expect(Set(heard) == ["READY=1", "WATCHDOG=1"])
-        try daemon.end(by: SIGTERM)
-        var last = receive()
-        while last == "WATCHDOG=1" { last = receive() }
-        #expect(last == "STOPPING=1")
-        #expect(daemon.log.contains("[INFO] \(try daemon.version()) stopped"))
-    }
-
-    @Test func filesAreForTheGroupAlone() throws {
-        let daemon = try DaemonControl()
-        let group = try #require(getgrnam("www-data")).pointee.gr_gid
-        for (path, mode) in [
-            (daemon.segmentPath, 0o660), (daemon.controlSocket, 0o660), (daemon.runFolder + "/spoa.sock", 0o660),
-            (daemon.runFolder + "/ring.sock", 0o660), (daemon.runFolder, 0o750),
-        ] {
-            var status = stat()
-            #expect(stat(path, &status) == 0)
-            #expect(status.st_mode & 0o777 == mode_t(mode), "\(path)")
-            if geteuid() == 0 { #expect(status.st_gid == group, "\(path)") }
-        }
-        // The log has the time, and the level in brackets.
-        let log = try String(contentsOfFile: daemon.home + "/fpxd.log", encoding: .utf8)
-        for line in log.split(separator: "\n") {
-            #expect(try /\d{4}-\d\d-\d\dT[0-9:]+Z \[(INFO|WARNING)\] .+/.wholeMatch(in: line) != nil, "\(line)")
-        }
     }
 
     @Test func badConfigurationIsNamedWithItsLine() throws {
@@ -235,8 +220,6 @@ extension EndToEnd.DaemonTests {
     @Test func aDamagedSegmentIsRefusedWhileInUseAndReplacedWhenNot() throws {
         let daemon = try DaemonControl()
         try daemon.end(by: SIGKILL)
-        let observer = try Segment.attach(path: daemon.segmentPath)
-        try Data("fpxadm99".utf8).write(to: URL(filePath: daemon.folder.path + "/magic"))
         func damage() throws {
             let handle = try FileHandle(forWritingTo: URL(filePath: daemon.segmentPath))
             try handle.write(contentsOf: Data("gibberish".utf8))
@@ -244,8 +227,6 @@ extension EndToEnd.DaemonTests {
         }
         let copy = daemon.segmentPath + ".copy"
         defer { unlink(copy) }
-        withExtendedLifetime(observer) {}
-        observer.detach()
         // The control's own observer is attached all the time, so this file is in use.
         try damage()
         let (status, output) = try run(

@@ -42,6 +42,31 @@ import Testing
         try fixture.expectEmpty()
     }
 
+    /// Sessions of a proxy that died with the daemon are taken over in about the time that those of a living one are: a start
+    /// looks through the table once, not once a session.
+    @Test func manySessionsOfADeadOwner() throws {
+        let fixture = try Fixture(cap: 16_000)
+        let process = try IdleProcess()
+        let owner = try fixture.watch(process)
+        for index in 0..<32_000 { _ = try fixture.admit("\(index)", owner: owner) }
+        let clock = ContinuousClock()
+        var restart = clock.now
+        try fixture.restart { restart = clock.now }
+        let alive = clock.now - restart
+        #expect(fixture.count(.restored) == 32_000)
+        #expect(fixture.count(.endedByOwnerDeath) == 0)
+        try fixture.restart {
+            process.kill()
+            process.process.waitUntilExit()
+            restart = clock.now
+        }
+        let dead = clock.now - restart
+        print("32,000 sessions restored in \(alive), of a dead owner in \(dead)")
+        #expect(fixture.count(.endedByOwnerDeath) == 32_000)
+        #expect(dead < alive * 20)
+        try fixture.expectEmpty()
+    }
+
     @Test func handlesWithoutARecordGoBack() throws {
         let fixture = try Fixture(cap: 3)
         _ = try fixture.admit("kept")
@@ -60,6 +85,7 @@ import Testing
         let seed = testSeed()
         print("seed \(seed)")
         var random = SeededGenerator(seed: seed)
+        var lost = 0
         for round in 0..<60 {
             let fixture = try Fixture(cap: 10)
             for index in 0..<20 { _ = try fixture.admit("\(index)", client: "192.0.2.1", port: 1 + index) }
@@ -79,10 +105,13 @@ import Testing
             let snapshot = try fixture.snapshot()
             #expect(listed.total == snapshot.inUse + snapshot.bypassed, "seed \(seed) round \(round)")
             #expect(Set(fixture.keeper.handlesInUse()) == Set(listed.sessions.map(\.handle)), "seed \(seed) round \(round)")
-            #expect(listed.total < 20, "seed \(seed) round \(round)")
+            #expect(listed.total <= 20, "seed \(seed) round \(round)")
+            // Most bytes of a record do not matter: a round may lose nothing, but not all of them.
+            lost += 20 - listed.total
             fixture.sessions.clearAll()
             try fixture.expectEmpty()
         }
+        #expect(lost > 0, "seed \(seed)")
     }
 
     @Test func twoRecordsOfOneKey() throws {

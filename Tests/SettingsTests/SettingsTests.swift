@@ -41,6 +41,17 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == ["fpxd.yaml"])
     }
 
+    /// Lines end as the operator's editor ended them, also the last one.
+    @Test(arguments: ["\n", "\r\n", "\r", "\u{85}", "\u{2028}"])
+    func lineEndsStay(end: String) throws {
+        let text = ["# ours", "", "log-level: info  # all", "session-warning: 7", "# tail"].joined(separator: end)
+        #expect(
+            try file(text).changing(["log-level": "debug", "session-warning": nil]).text
+                == ["# ours", "", "log-level: debug # all", "# tail"].joined(separator: end))
+        #expect(
+            try file(text).changing(["license-overlimit": "block"]).text == text + end + "license-overlimit: block" + end)
+    }
+
     @Test func whatCannotBeChangedInPlaceIsRefused() throws {
         for text in ["{license-overlimit: bypass, log-level: info}\n", "log-level:\n  info\nlicense-overlimit: bypass\n"] {
             let error = #expect(throws: SettingsError.self) { try file(text).changing(["log-level": "debug"]) }
@@ -63,7 +74,9 @@ import Testing
             "group": ["", "fpx", "a.b-c_d", "007"], "segment": ["/dev/shm/x", "/dev/shm/'y'"],
         ]
         for _ in 0..<200 {
-            var current = try file("# head\n\n# tail\n")
+            let end: Character = ["\n", "\r\n", "\r"].randomElement(using: &random)!
+            let head = "# head\(end)\(end)# tail\(end)"
+            var current = try file(head)
             var expected: [String: String] = [:]
             for _ in 0..<10 {
                 let name = values.keys.sorted().randomElement(using: &random)!
@@ -71,6 +84,8 @@ import Testing
                 current = try current.changing([name: value])
                 expected[name] = value
                 #expect(current.values == expected, "seed \(seed)")
+                #expect(current.text.hasPrefix(head), "seed \(seed)")
+                #expect(current.text.filter(\.isNewline).allSatisfy { $0 == end }, "seed \(seed)")
             }
         }
     }
@@ -123,6 +138,39 @@ import Testing
         let variable = #expect(throws: SettingsError.self) { try settings(environment: ["FPX_LICENSE_OVERLIMIT": ""]) }
         #expect(
             variable.map { "\($0)" } == "environment variable FPX_LICENSE_OVERLIMIT: found \"\", expected bypass or block")
+    }
+
+    @Test func whatNeedsARestartStaysAsItIsUntilThen() throws {
+        let (path, remove) = try temporaryFile("log-level: info\nlog-file: /a\n")
+        defer { remove() }
+        var settings = try Settings(defaults: defaults, file: try SettingsFile.read(path), flags: [:], environment: [:])
+        try "log-level: debug\nlog-file: /b\n".write(toFile: path, atomically: true, encoding: .utf8)
+        for _ in 0..<2 {
+            settings = try settings.reloaded()
+            #expect(settings["log-level"] == "debug")
+            #expect(settings["log-file"] == "/a")
+            #expect(settings.awaitingRestart == ["log-file"])
+        }
+        try "log-file: /a\n".write(toFile: path, atomically: true, encoding: .utf8)
+        #expect(try settings.reloaded().awaitingRestart == [])
+    }
+
+    @Test func whatOthersHaveWrittenIsNotOverwritten() throws {
+        let (path, remove) = try temporaryFile("log-level: info\n")
+        defer { remove() }
+        let settings = try Settings(defaults: defaults, file: try SettingsFile.read(path), flags: [:], environment: [:])
+        for text in ["log-level: info\nsession-warning: 7\n", "log-level: info # now\n", ""] {
+            try text.write(toFile: path, atomically: true, encoding: .utf8)
+            let error = #expect(throws: SettingsError.self) { try settings.changing(["log-level": "debug"]) }
+            #expect(error.map { "\($0)" } == "\(path): changed since it was read: commit first")
+            #expect(try settings.reloaded().changing(["log-level": "debug"])["log-level"] == "debug")
+        }
+    }
+
+    private func temporaryFile(_ text: String) throws -> (path: String, remove: () -> Void) {
+        let path = FileManager.default.temporaryDirectory.path + "/fpx-settings.\(UInt32.random(in: 0 ... .max)).yaml"
+        try text.write(toFile: path, atomically: true, encoding: .utf8)
+        return (path, { unlink(path) })
     }
 
     @Test func whatIsOutrankedOrFixedCannotBeChanged() throws {
