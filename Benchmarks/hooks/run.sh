@@ -155,7 +155,7 @@ haproxy_configuration() {
     *.fpx*)
         names='unique-id-format %pid:%rt:%ci:%cp:%Ts
         log ring@fpxend format raw local0
-        log-format "END %ID %ts %[var(txn.fpx.verdict)]"'
+        log-format "END %ID %ts %[var(txn.fpx.verdict)] %U %B"'
         rules="filter spoe engine fpx config $root/Integrations/haproxy/spoe.conf
         use_backend inspect if { var(txn.fpx.verdict) -m str inspect }
         default_backend bypass"

@@ -83,7 +83,7 @@ static void fork_a_worker(const char *path) {
     if (child == 0) {
         EXPECT(!fpx_is_attached(segment)); /* the parent's attachment is of no use here, and does no harm */
         EXPECT(fpx_pool_admit(segment, POOL) == FPX_BYPASS);
-        EXPECT(fpx_report_bytes(segment, 1, 1) == FPX_E_DETACHED);
+        EXPECT(fpx_report_bytes(segment, POOL, 1, 1) == FPX_E_DETACHED);
         EXPECT(fpx_attach(path, &segment) == FPX_OK);
         EXPECT(fpx_pool_admit(segment, POOL) == FPX_INSPECT);
         EXPECT(in_use() == 1);
@@ -124,7 +124,7 @@ int main(int count, char **arguments) {
     fill_to_the_cap(&stats);
     use_handles();
     fork_a_worker(path);
-    EXPECT(fpx_report_bytes(segment, 1500, 64000) == FPX_OK); /* bandwidth metering: fpxd reads it */
+    EXPECT(fpx_report_bytes(segment, POOL, 1500, 64000) == FPX_OK); /* bandwidth metering: fpxd reads it */
 
     EXPECT(fpx_stats(segment, POOL, &stats) == FPX_OK);
     printf("cap %lld, in use %lld, bypassed %lld (peak %lld), refused %llu, processes %u\n", (long long)stats.cap,

@@ -110,7 +110,7 @@ defaults
     timeout server 60s
     unique-id-format %pid:%rt:%ci:%cp:%Ts
     log ring@fpxend format raw local0
-    log-format "END %ID %ts %[var(txn.fpx.verdict)]"
+    log-format "END %ID %ts %[var(txn.fpx.verdict)] %U %B"
 frontend tcp_in
     bind 127.0.0.1:$haproxy_port
     filter spoe engine fpx config $work/spoe.conf

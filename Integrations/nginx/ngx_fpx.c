@@ -1,6 +1,6 @@
 /* ngx_fpx.c - see ngx_fpx.h. This file is linked into both modules. nginx loads modules with RTLD_GLOBAL, so the names below
  * that are not static exist once in a process: the first module's. That is how both come to share one attachment, which
- * matters since a host has 64 process slots. */
+ * matters since all workers of a host have 63 process slots. */
 #include "ngx_fpx.h"
 #include <ngx_event.h>
 
@@ -199,6 +199,22 @@ ngx_fpx_session_t *ngx_fpx_admit(ngx_fpx_main_conf_t *main, const ngx_fpx_conf_t
     *session = (ngx_fpx_session_t){.lane = lane, .pool = conf->pool, .verdict = verdict};
     cleanup->handler = ngx_fpx_end;
     return session;
+}
+
+/* ---- Traffic ---- */
+
+void ngx_fpx_count(ngx_fpx_traffic_t *traffic, off_t received, off_t sent) {
+    off_t in = ngx_max(received - traffic->received, 0), out = ngx_max(sent - traffic->sent, 0);
+    if (in == 0 && out == 0) return;
+    traffic->received += in;
+    traffic->sent += out;
+    (void)fpx_report_bytes(traffic->lane->segment, traffic->lane->pool, in, out);
+}
+
+off_t ngx_fpx_chain_size(const ngx_chain_t *chain) {
+    off_t size = 0;
+    for (; chain != NULL; chain = chain->next) size += ngx_buf_size(chain->buf);
+    return size;
 }
 
 void ngx_fpx_set_verdict(ngx_variable_value_t *value, fpx_verdict verdict) {

@@ -49,6 +49,18 @@ ngx_fpx_session_t *ngx_fpx_session(const ngx_fpx_conf_t *conf, ngx_pool_t *conne
 ngx_fpx_session_t *ngx_fpx_admit(ngx_fpx_main_conf_t *main, const ngx_fpx_conf_t *conf, ngx_pool_t *connection,
                                  ngx_pool_t *request);
 
+/* What one request or stream session has carried, as far as it has been reported. */
+typedef struct {
+    fpx_lane *lane;
+    off_t received;
+    off_t sent;
+} ngx_fpx_traffic_t;
+
+/* Reports what both directions have grown to. Call it once for each chain of buffers that has moved. */
+void ngx_fpx_count(ngx_fpx_traffic_t *traffic, off_t received, off_t sent);
+/* Bytes in a chain. */
+off_t ngx_fpx_chain_size(const ngx_chain_t *chain);
+
 /* The value of $fpx_verdict. */
 void ngx_fpx_set_verdict(ngx_variable_value_t *value, fpx_verdict verdict);
 

@@ -3,8 +3,14 @@
 #include "ngx_fpx.h"
 #include <ngx_http.h>
 
+/* What a request has reported. Its memory ends with the request, and reports the rest then. */
+typedef struct {
+    ngx_http_request_t *request;
+    ngx_fpx_traffic_t counted;
+} ngx_http_fpx_traffic_t;
+
 static ngx_int_t ngx_http_fpx_add_variable(ngx_conf_t *cf);
-static ngx_int_t ngx_http_fpx_add_handler(ngx_conf_t *cf);
+static ngx_int_t ngx_http_fpx_add_handlers(ngx_conf_t *cf);
 static void *ngx_http_fpx_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_fpx_init_main_conf(ngx_conf_t *cf, void *conf);
 static void *ngx_http_fpx_create_loc_conf(ngx_conf_t *cf);
@@ -24,7 +30,7 @@ static ngx_command_t ngx_http_fpx_commands[] = {
 
 static ngx_http_module_t ngx_http_fpx_module_ctx = {
     .preconfiguration = ngx_http_fpx_add_variable,
-    .postconfiguration = ngx_http_fpx_add_handler,
+    .postconfiguration = ngx_http_fpx_add_handlers,
     .create_main_conf = ngx_http_fpx_create_main_conf,
     .init_main_conf = ngx_http_fpx_init_main_conf,
     .create_loc_conf = ngx_http_fpx_create_loc_conf,
@@ -51,8 +57,70 @@ static ngx_pool_t *ngx_http_fpx_connection_pool(ngx_http_request_t *r) {
     return r->connection->pool;
 }
 
+/* ---- Traffic: what a request has carried over the client's connection, headers and all, without TLS. ---- */
+
+static ngx_http_output_body_filter_pt ngx_http_fpx_next_body_filter;
+static ngx_http_request_body_filter_pt ngx_http_fpx_next_request_body_filter;
+
+/* At the request's end: what no filter has seen, which is its header, and all of a response without a body. */
+static void ngx_http_fpx_end_traffic(void *data) {
+    ngx_http_fpx_traffic_t *traffic = data;
+    ngx_http_request_t *r = traffic->request;
+    off_t received = r->request_length;
+    /* An upgraded connection goes past the filters: what its server was sent is what its client has sent. */
+    if (r->upstream != NULL && r->upstream->upgrade && r->upstream->state != NULL) {
+        received = ngx_max(received, r->upstream->state->bytes_sent);
+    }
+    ngx_fpx_count(&traffic->counted, received, r->connection->sent);
+}
+
+/* NULL: the request is not metered. */
+static ngx_fpx_traffic_t *ngx_http_fpx_traffic(ngx_http_request_t *r) {
+    ngx_http_fpx_traffic_t *traffic = ngx_http_get_module_ctx(r, ngx_http_fpx_module);
+    if (traffic == NULL && (r->internal || r->filter_finalize)) {
+        /* An internal redirect has taken the context away. */
+        for (ngx_pool_cleanup_t *cleanup = r->pool->cleanup; cleanup != NULL; cleanup = cleanup->next) {
+            if (cleanup->handler != ngx_http_fpx_end_traffic) continue;
+            traffic = cleanup->data;
+            ngx_http_set_ctx(r, traffic, ngx_http_fpx_module);
+            break;
+        }
+    }
+    return traffic != NULL ? &traffic->counted : NULL;
+}
+
+/* Meters a request from now on. */
+static ngx_int_t ngx_http_fpx_meter(ngx_http_request_t *r, const ngx_fpx_session_t *session) {
+    if (session->lane == NULL || session->verdict == FPX_BLOCK || ngx_http_fpx_traffic(r) != NULL) return NGX_OK;
+    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_fpx_traffic_t));
+    if (cleanup == NULL) return NGX_ERROR;
+    ngx_http_fpx_traffic_t *traffic = cleanup->data;
+    *traffic = (ngx_http_fpx_traffic_t){.request = r, .counted.lane = session->lane};
+    cleanup->handler = ngx_http_fpx_end_traffic;
+    ngx_http_set_ctx(r, traffic, ngx_http_fpx_module);
+    return NGX_OK;
+}
+
+/* Whatever the later filters keep back is not sent yet; they are called again, by this way, when the client can take more. */
+static ngx_int_t ngx_http_fpx_body_filter(ngx_http_request_t *r, ngx_chain_t *chain) {
+    ngx_int_t result = ngx_http_fpx_next_body_filter(r, chain);
+    ngx_fpx_traffic_t *traffic = ngx_http_fpx_traffic(r->main);
+    if (traffic != NULL) ngx_fpx_count(traffic, traffic->received, r->connection->sent);
+    return result;
+}
+
+static ngx_int_t ngx_http_fpx_request_body_filter(ngx_http_request_t *r, ngx_chain_t *chain) {
+    ngx_fpx_traffic_t *traffic = ngx_http_fpx_traffic(r->main);
+    if (traffic != NULL) ngx_fpx_count(traffic, traffic->received + ngx_fpx_chain_size(chain), traffic->sent);
+    return ngx_http_fpx_next_request_body_filter(r, chain);
+}
+
+/* ---- Sessions ---- */
+
 static ngx_fpx_session_t *ngx_http_fpx_admit(ngx_http_request_t *r, const ngx_fpx_conf_t *conf) {
-    return ngx_fpx_admit(ngx_http_get_module_main_conf(r, ngx_http_fpx_module), conf, ngx_http_fpx_connection_pool(r), r->pool);
+    ngx_fpx_session_t *session =
+        ngx_fpx_admit(ngx_http_get_module_main_conf(r, ngx_http_fpx_module), conf, ngx_http_fpx_connection_pool(r), r->pool);
+    return session != NULL && ngx_http_fpx_meter(r->main, session) == NGX_OK ? session : NULL;
 }
 
 static ngx_int_t ngx_http_fpx_handler(ngx_http_request_t *r) {
@@ -91,11 +159,15 @@ static ngx_int_t ngx_http_fpx_add_variable(ngx_conf_t *cf) {
     return NGX_OK;
 }
 
-static ngx_int_t ngx_http_fpx_add_handler(ngx_conf_t *cf) {
+static ngx_int_t ngx_http_fpx_add_handlers(ngx_conf_t *cf) {
     ngx_http_core_main_conf_t *core = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
     ngx_http_handler_pt *handler = ngx_array_push(&core->phases[NGX_HTTP_PREACCESS_PHASE].handlers);
     if (handler == NULL) return NGX_ERROR;
     *handler = ngx_http_fpx_handler;
+    ngx_http_fpx_next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = ngx_http_fpx_body_filter;
+    ngx_http_fpx_next_request_body_filter = ngx_http_top_request_body_filter;
+    ngx_http_top_request_body_filter = ngx_http_fpx_request_body_filter;
     return NGX_OK;
 }
 

@@ -3,7 +3,7 @@
 #include <ngx_stream.h>
 
 static ngx_int_t ngx_stream_fpx_add_variable(ngx_conf_t *cf);
-static ngx_int_t ngx_stream_fpx_add_handler(ngx_conf_t *cf);
+static ngx_int_t ngx_stream_fpx_add_handlers(ngx_conf_t *cf);
 static void *ngx_stream_fpx_create_main_conf(ngx_conf_t *cf);
 static char *ngx_stream_fpx_init_main_conf(ngx_conf_t *cf, void *conf);
 static void *ngx_stream_fpx_create_srv_conf(ngx_conf_t *cf);
@@ -24,7 +24,7 @@ static ngx_command_t ngx_stream_fpx_commands[] = {
 
 static ngx_stream_module_t ngx_stream_fpx_module_ctx = {
     .preconfiguration = ngx_stream_fpx_add_variable,
-    .postconfiguration = ngx_stream_fpx_add_handler,
+    .postconfiguration = ngx_stream_fpx_add_handlers,
     .create_main_conf = ngx_stream_fpx_create_main_conf,
     .init_main_conf = ngx_stream_fpx_init_main_conf,
     .create_srv_conf = ngx_stream_fpx_create_srv_conf,
@@ -43,9 +43,41 @@ ngx_module_t ngx_stream_fpx_module = {NGX_MODULE_V1,
                                       NULL,
                                       NGX_MODULE_V1_PADDING};
 
+/* ---- Traffic: what a session has carried over the client's connection, without TLS. ---- */
+
+static ngx_stream_filter_pt ngx_stream_fpx_next_filter;
+
+/* A chain from the client passes here once; of one to the client that counts which has been sent. */
+static ngx_int_t ngx_stream_fpx_filter(ngx_stream_session_t *s, ngx_chain_t *chain, ngx_uint_t from_upstream) {
+    ngx_fpx_traffic_t *traffic = ngx_stream_get_module_ctx(s, ngx_stream_fpx_module);
+    if (traffic == NULL) return ngx_stream_fpx_next_filter(s, chain, from_upstream);
+    off_t received = traffic->received + (from_upstream ? 0 : ngx_fpx_chain_size(chain));
+    ngx_int_t result = ngx_stream_fpx_next_filter(s, chain, from_upstream);
+    ngx_fpx_count(traffic, received, s->connection->sent);
+    return result;
+}
+
+/* At the session's end: what was received for a server that never took it. */
+static ngx_int_t ngx_stream_fpx_end_traffic(ngx_stream_session_t *s) {
+    ngx_fpx_traffic_t *traffic = ngx_stream_get_module_ctx(s, ngx_stream_fpx_module);
+    if (traffic != NULL) ngx_fpx_count(traffic, s->received, s->connection->sent);
+    return NGX_OK;
+}
+
+/* ---- Sessions ---- */
+
 static ngx_fpx_session_t *ngx_stream_fpx_admit(ngx_stream_session_t *s, const ngx_fpx_conf_t *conf) {
     ngx_pool_t *memory = s->connection->pool;
-    return ngx_fpx_admit(ngx_stream_get_module_main_conf(s, ngx_stream_fpx_module), conf, memory, memory);
+    ngx_fpx_session_t *session =
+        ngx_fpx_admit(ngx_stream_get_module_main_conf(s, ngx_stream_fpx_module), conf, memory, memory);
+    if (session == NULL || session->lane == NULL || session->verdict == FPX_BLOCK) return session;
+    if (ngx_stream_get_module_ctx(s, ngx_stream_fpx_module) == NULL) {
+        ngx_fpx_traffic_t *traffic = ngx_pcalloc(memory, sizeof(*traffic));
+        if (traffic == NULL) return NULL;
+        traffic->lane = session->lane;
+        ngx_stream_set_ctx(s, traffic, ngx_stream_fpx_module);
+    }
+    return session;
 }
 
 static ngx_int_t ngx_stream_fpx_handler(ngx_stream_session_t *s) {
@@ -81,11 +113,15 @@ static ngx_int_t ngx_stream_fpx_add_variable(ngx_conf_t *cf) {
     return NGX_OK;
 }
 
-static ngx_int_t ngx_stream_fpx_add_handler(ngx_conf_t *cf) {
+static ngx_int_t ngx_stream_fpx_add_handlers(ngx_conf_t *cf) {
     ngx_stream_core_main_conf_t *core = ngx_stream_conf_get_module_main_conf(cf, ngx_stream_core_module);
-    ngx_stream_handler_pt *handler = ngx_array_push(&core->phases[NGX_STREAM_PREACCESS_PHASE].handlers);
-    if (handler == NULL) return NGX_ERROR;
-    *handler = ngx_stream_fpx_handler;
+    ngx_stream_handler_pt *admit = ngx_array_push(&core->phases[NGX_STREAM_PREACCESS_PHASE].handlers);
+    ngx_stream_handler_pt *end = ngx_array_push(&core->phases[NGX_STREAM_LOG_PHASE].handlers);
+    if (admit == NULL || end == NULL) return NGX_ERROR;
+    *admit = ngx_stream_fpx_handler;
+    *end = ngx_stream_fpx_end_traffic;
+    ngx_stream_fpx_next_filter = ngx_stream_top_filter;
+    ngx_stream_top_filter = ngx_stream_fpx_filter;
     return NGX_OK;
 }
 

@@ -26,11 +26,13 @@ public enum Limits {
     public static let cap = (1 << 22) - 1
     /// Sessions of one process that have a handle at the same time.
     public static let handles = 1 << 16
+    /// Bytes of one direction in one report: more is a mistake, such as a negative number that was cast.
+    public static let report = 1 << 50
 }
 
 package enum Layout {
     static let magic: UInt64 = 0x6670_7861_646d_3031  // "fpxadm01"
-    static let version: UInt64 = 2
+    static let version: UInt64 = 3
 
     static let pageBytes = 4096
     static let poolBytes = 256
@@ -69,13 +71,13 @@ package enum Layout {
     static let poolPolicy = 144
     static let poolBypassPeak = 152
     static let poolCollects = 160
+    static let poolBytesIn = 168
+    static let poolBytesOut = 176
 
     // Words of a process.
     static let processIdentity = 0
     static let processStart = 8
     static let processFlags = 16
-    static let processReceived = 24
-    static let processSent = 32
     static let processLanes = 40
     static let processCPUs = 64
     static let processCPUWords = (Limits.cpus + 63) / 64
@@ -89,6 +91,8 @@ package enum Layout {
     static let writerRefused = 48
     static let writerCursor = 56
     static let writerPoolAdmissions = 64
+    static let writerBytesIn = 72
+    static let writerBytesOut = 80
 
     /// The slot of the keeper, whose sessions outlive its process.
     static let keeperSlot = Limits.processes - 1

@@ -133,6 +133,8 @@ package struct Writer {
     var refused: Word { unsafe Word(memory, at: Layout.writerRefused) }
     var cursor: Word { unsafe Word(memory, at: Layout.writerCursor) }
     var poolAdmissions: Word { unsafe Word(memory, at: Layout.writerPoolAdmissions) }
+    var bytesIn: Word { unsafe Word(memory, at: Layout.writerBytesIn) }
+    var bytesOut: Word { unsafe Word(memory, at: Layout.writerBytesOut) }
 
     var account: Account { pair.account }
 
@@ -164,6 +166,9 @@ extension PoolEngine {
     var policy: Word { unsafe Word(record, at: Layout.poolPolicy) }
     var bypassPeak: Word { unsafe Word(record, at: Layout.poolBypassPeak) }
     var collects: Word { unsafe Word(record, at: Layout.poolCollects) }
+    /// Bytes that earlier holders of process slots have reported.
+    var formerBytesIn: Word { unsafe Word(record, at: Layout.poolBytesIn) }
+    var formerBytesOut: Word { unsafe Word(record, at: Layout.poolBytesOut) }
 
     func balance(_ slot: Int) -> Pair {
         unsafe Pair(base, at: Layout.balances + (slot * Limits.pools + pool) * Layout.balanceBytes)

@@ -55,6 +55,8 @@ public struct WriterStatistics: Equatable, Sendable {
     public let poolAdmissions: UInt64
     public let refused: UInt64
     public let bypassed: Int
+    /// Bytes reported.
+    public let traffic: Traffic
 }
 
 extension PoolEngine {
@@ -81,6 +83,7 @@ extension PoolEngine {
         var fastAdmissions: UInt64 = 0
         var poolAdmissions: UInt64 = 0
         var refused: UInt64 = 0
+        var traffic = Traffic()
 
         var inUse: Int { max(0, granted - spare) }
     }
@@ -95,6 +98,7 @@ extension PoolEngine {
             tally.fastAdmissions &+= writer.admitted.load()
             tally.poolAdmissions &+= writer.poolAdmissions.load()
             tally.refused &+= writer.refused.load()
+            tally.traffic.add(writer.traffic)
         }
     }
 
@@ -152,7 +156,7 @@ extension Pool {
                             ? 0 : max(0, account.spare(admitted: admissions, released: releases)),
                         fastAdmissions: admissions, poolAdmissions: writer.poolAdmissions.load(),
                         refused: writer.refused.load(),
-                        bypassed: Int(Int64(bitPattern: writer.bypassed.load()))))
+                        bypassed: Int(Int64(bitPattern: writer.bypassed.load())), traffic: writer.traffic))
             }
         }
         return all
@@ -171,6 +175,8 @@ public struct Holding: Equatable, Sendable {
     /// Licensed sessions ever started, and admissions over the limit.
     public let admissions: UInt64
     public let refused: UInt64
+    /// Bytes reported.
+    public let traffic: Traffic
 }
 
 extension Pool {
@@ -185,7 +191,7 @@ extension Pool {
                     slot: slot,
                     processID: Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load()),
                     inUse: one.inUse, spare: one.spare, bypassed: max(0, Int(Int64(bitPattern: one.bypassed))),
-                    admissions: one.fastAdmissions &+ one.poolAdmissions, refused: one.refused))
+                    admissions: one.fastAdmissions &+ one.poolAdmissions, refused: one.refused, traffic: one.traffic))
         }
         return all
     }
@@ -198,9 +204,6 @@ public struct AttachedProcess: Equatable, Sendable {
     /// Clock ticks since boot (field 22 of /proc/PID/stat).
     public let startTime: UInt64
     public let isAlive: Bool
-    /// Bytes that it has reported, client to server and server to client.
-    public let received: UInt64
-    public let sent: UInt64
 }
 
 extension Segment {
@@ -214,16 +217,8 @@ extension Segment {
             all.append(
                 AttachedProcess(
                     slot: slot, processID: Int(truncatingIfNeeded: word(Layout.processIdentity)),
-                    startTime: word(Layout.processStart), isAlive: slot == self.slot || isLocked(slot),
-                    received: word(Layout.processReceived), sent: word(Layout.processSent)))
+                    startTime: word(Layout.processStart), isAlive: slot == self.slot || isLocked(slot)))
         }
         return all
-    }
-
-    /// Adds to this process' byte counters: client to server, server to client.
-    public func report(received: UInt64, sent: UInt64) {
-        guard isAttached else { return }
-        engine(0).processWord(slot, Layout.processReceived).add(received)
-        engine(0).processWord(slot, Layout.processSent).add(sent)
     }
 }

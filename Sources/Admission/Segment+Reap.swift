@@ -50,6 +50,9 @@ extension PoolEngine {
     /// Takes this process' slot into use: its balance is free, and its lock is held by us.
     func enter(incarnation: UInt32) {
         forEachWriter(of: slot) { writer in
+            // In this order: who adds up meanwhile finds too little for a moment, never anything twice.
+            formerBytesIn.count(writer.bytesIn.exchange(0))
+            formerBytesOut.count(writer.bytesOut.exchange(0))
             for word in [
                 writer.admitted, writer.released, writer.bypassed, writer.bypassedPeak, writer.refused, writer.cursor,
                 writer.poolAdmissions,

@@ -268,8 +268,6 @@ extension Segment {
         let identity = engine(0)
         identity.processWord(slot, Layout.processIdentity).store(UInt64(fpx_process_id()))
         identity.processWord(slot, Layout.processStart).store(fpx_process_start(fpx_process_id()))
-        identity.processWord(slot, Layout.processReceived).store(0)
-        identity.processWord(slot, Layout.processSent).store(0)
     }
 
     /// Whether this process is attached: false in a forked child and after `detach`.

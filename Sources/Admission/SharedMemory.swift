@@ -36,6 +36,17 @@ package struct Word {
         unsafe address.pointee.wrappingAdd(value, ordering: .sequentiallyConsistent).oldValue
     }
 
+    /// Adds, and orders nothing: for statistics that several threads count.
+    @inlinable @inline(__always)
+    package func count(_ value: UInt64) {
+        _ = unsafe address.pointee.wrappingAdd(value, ordering: .relaxed)
+    }
+
+    @inlinable @inline(__always)
+    package func exchange(_ value: UInt64) -> UInt64 {
+        unsafe address.pointee.exchange(value, ordering: .sequentiallyConsistent)
+    }
+
     @inlinable @inline(__always)
     package func insert(bits: UInt64) {
         _ = unsafe address.pointee.bitwiseOr(bits, ordering: .sequentiallyConsistent)

@@ -178,11 +178,18 @@ public func fpx_release(_ segment: OpaquePointer?, _ session: fpx_session) -> In
 // MARK: - Figures
 
 @c @implementation
-public func fpx_report_bytes(_ segment: OpaquePointer?, _ received: UInt64, _ sent: UInt64) -> Int32 {
+public func fpx_report_bytes(
+    _ segment: OpaquePointer?, _ pool: UInt32, _ bytesIn: UInt64, _ bytesOut: UInt64
+) -> Int32 {
     guard let segment = unsafe segment else { return missingSegment("fpx_report_bytes") }
-    guard unsafe attachment(segment).pointee.isAttached else { return detached() }
-    unsafe attachment(segment).pointee.segment.takeUnretainedValue().report(received: received, sent: sent)
-    return ok
+    guard pool < Limits.pools else { return wrongPool(pool) }
+    do throws(SegmentError) {
+        let engine = unsafe attachment(segment).pointee.engines[Int(pool)]
+        try engine.report(bytesIn: Int(clamping: bytesIn), out: Int(clamping: bytesOut))
+        return ok
+    } catch {
+        return fail(error)
+    }
 }
 
 @c @implementation

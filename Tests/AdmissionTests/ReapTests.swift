@@ -150,12 +150,9 @@ extension Segment {
         let file = try TemporarySegment()
         let segment = try Segment.attach(path: file.path)
         let other = try Segment.attach(path: file.path)
-        segment.report(received: 100, sent: 7)
-        segment.report(received: 1, sent: 1)
         let listed = segment.processes()
         #expect(listed.map(\.processID) == [Int(getpid()), Int(getpid())])
         #expect(listed.allSatisfy { $0.isAlive && $0.startTime > 0 })
-        #expect(listed[0].received == 101 && listed[0].sent == 8)
         other.abandon()
         #expect(segment.processes().map(\.isAlive) == [true, false])
     }

@@ -33,6 +33,7 @@ extern "C" {
 #endif
 
 #define FPX_POOLS_MAX 16
+#define FPX_REPORT_MAX ((uint64_t)1 << 50)
 
 enum {
     FPX_OK = 0,
@@ -68,7 +69,9 @@ typedef struct fpx_writer {
     uint64_t refused;  /* admissions over the limit (a statistic: racy between threads of one CPU) */
     uint64_t cursor;   /* where to look for a free session handle */
     uint64_t pool_admissions; /* sessions started through the pool, near the limit (a statistic, racy like refused) */
-    uint64_t reserved[7];
+    uint64_t bytes_in;  /* reported bytes from clients */
+    uint64_t bytes_out; /* reported bytes to clients */
+    uint64_t reserved[5];
 } fpx_writer;
 
 typedef struct fpx_lane {
@@ -120,8 +123,10 @@ int fpx_pool_release(fpx_segment *segment, uint32_t pool, fpx_verdict verdict);
 int fpx_admit(fpx_segment *segment, uint32_t pool, fpx_session *session, fpx_verdict *verdict);
 int fpx_release(fpx_segment *segment, fpx_session session);
 
-/* Adds to this process' byte counters (bandwidth metering): client to server, server to client. */
-int fpx_report_bytes(fpx_segment *segment, uint64_t received, uint64_t sent);
+/* Counts bytes that sessions of a pool have carried (bandwidth metering): from clients and to clients, for FPX_INSPECT and
+ * FPX_BYPASS alike. Any thread; as often as is convenient, best as the bytes flow, since fpxd tells the speed of the last
+ * seconds. More than FPX_REPORT_MAX in either direction is FPX_E_ARGUMENT, and then nothing is counted. */
+int fpx_report_bytes(fpx_segment *segment, uint32_t pool, uint64_t bytes_in, uint64_t bytes_out);
 
 /* Reads a pool's figures. */
 int fpx_stats(fpx_segment *segment, uint32_t pool, fpx_pool_stats *stats);
