@@ -9,11 +9,11 @@ OUT ?= dist
 PREFIX ?= /usr/local
 
 # What building needs from Debian, and what the tests, models and end-to-end tests need besides.
-PACKAGES := libnuma-dev liburcu-dev libedit-dev pkg-config gcc g++ binutils make
+PACKAGES := libnuma-dev liburcu-dev libedit-dev libsqlite3-dev pkg-config gcc g++ binutils make
 PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
-TEST_PACKAGES := spin valgrind openssl curl tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES)
+TEST_PACKAGES := spin valgrind openssl curl sqlite3 tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES)
 
-.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks torture storm model numa fresh fuzz tsan library lint format golden clean help
+.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm model numa fresh fuzz tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
 	@Integrations/demo/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
@@ -74,8 +74,16 @@ numa: setup ## Placement on memory nodes and CPU hot-plug, on an emulated two-no
 fresh: ## As root: make run and the README's quick starts on a fresh Debian 12 (a chroot), 15 minutes or more
 	Tests/Fresh/run.sh
 
+bench-authority: setup ## UNITS=10000 RENEWALS=20000: renewals a second over TLS, and how the database grows
+	$(SWIFT) build -c release --product fpx-authority
+	$(SWIFT) build -c release --product AuthorityLoad
+	@Benchmarks/authority/run.sh $(abspath $(BUILD))
+
 bench-hooks: daemon integrations ## What the hooks cost nginx and HAProxy, beside the proxies' own limiters
 	@Benchmarks/hooks/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
+
+crash: build-tests ## KILLS=200: daemon and authority killed at every step of a renewal
+	FPX_KILLS=$(or $(KILLS),200) $(SWIFT) test --skip-build --filter EndToEndTests.EndToEnd/LicenseCrash
 
 fuzz: setup ## SECONDS=60 KEEP=1: coverage-guided fuzzing of each reader; KEEP renews the corpus
 	SWIFT=$(SWIFT) KEEP=$(or $(KEEP),0) Tests/Fuzz/run.sh $(or $(SECONDS),60)

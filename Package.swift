@@ -19,9 +19,12 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.1"),
     ],
@@ -55,18 +58,47 @@ let package = Package(
             ], swiftSettings: settings),
         .target(name: "ControlAPI", swiftSettings: settings),
         .target(
-            name: "ControlPlane",
+            name: "AuthorityAPI",
+            dependencies: ["ControlAPI", "Licensing", .product(name: "Crypto", package: "swift-crypto")],
+            swiftSettings: toolSettings),
+        .target(
+            name: "LicenseClient",
+            dependencies: [
+                "AuthorityAPI", "ControlAPI", "Licensing", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ], swiftSettings: toolSettings),
+        .target(
+            name: "WebAPI",
             dependencies: [
                 "ControlAPI", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ], swiftSettings: toolSettings),
+        .target(
+            name: "ControlPlane",
+            dependencies: [
+                "ControlAPI", "WebAPI", .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"), .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ], swiftSettings: toolSettings),
+        .target(
+            name: "AuthorityServer",
+            dependencies: [
+                "AuthorityAPI", "ControlAPI", "Licensing", "WebAPI", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
+                .product(name: "HummingbirdTLS", package: "hummingbird"), .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: toolSettings),
         // Floor 3: programs.
         .executableTarget(
             name: "fpxd",
             dependencies: [
-                "Admission", "AdmissionNUMA", "ControlAPI", "ControlPlane", "KeyedSessions", "Licensing", "Settings", "SPOE",
+                "Admission", "AdmissionNUMA", "CAdmission", "ControlAPI", "ControlPlane", "KeyedSessions", "LicenseClient",
+                "Licensing", "Settings", "SPOE",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -81,8 +113,13 @@ let package = Package(
             ], swiftSettings: settings),
         .executableTarget(
             name: "fpx-authority",
-            dependencies: ["Licensing", .product(name: "ArgumentParser", package: "swift-argument-parser")],
-            swiftSettings: toolSettings),
+            dependencies: [
+                "AuthorityServer", "ControlAPI", "Licensing",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ], swiftSettings: toolSettings),
         .executableTarget(
             name: "Bench",
             dependencies: [
@@ -102,6 +139,14 @@ let package = Package(
         .executableTarget(
             name: "NUMACheck", dependencies: ["Admission", "AdmissionNUMA", "CNUMA"], path: "Tests/NUMA/NUMACheck",
             swiftSettings: toolSettings),
+        .executableTarget(
+            name: "AuthorityLoad",
+            dependencies: [
+                "AuthorityAPI", "AuthorityServer", "ControlAPI", "Licensing",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"), .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ], path: "Tests/AuthorityLoad", swiftSettings: toolSettings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: toolSettings),
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission", "TestSupport"],
@@ -128,12 +173,34 @@ let package = Package(
             ], swiftSettings: toolSettings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["Admission", "fpx", "fpx-authority", "fpxd", "TestSupport"],
-            swiftSettings: toolSettings),
+            exclude: ["KillPoint"], swiftSettings: toolSettings),
+        .testTarget(
+            name: "AuthorityTests",
+            dependencies: [
+                "AuthorityAPI", "AuthorityServer", "ControlAPI", "fpx-authority", "Licensing", "TestSupport", "WebAPI",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ], swiftSettings: toolSettings),
+        .testTarget(
+            name: "LicenseLifeTests",
+            dependencies: [
+                "Admission", "AuthorityServer", "LicenseClient", "Licensing", "TestSupport",
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: toolSettings),
         .testTarget(
             name: "LicensingTests",
             dependencies: [
                 "Licensing", "fpx-authority", "TestSupport", .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "Crypto", package: "swift-crypto"),
+            ], swiftSettings: toolSettings),
+        .testTarget(
+            name: "LicenseClientTests",
+            dependencies: [
+                "AuthorityAPI", "ControlAPI", "LicenseClient", "Licensing", "TestSupport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ], swiftSettings: toolSettings),
         .testTarget(name: "SettingsTests", dependencies: ["Settings", "TestSupport"], swiftSettings: toolSettings),
     ]

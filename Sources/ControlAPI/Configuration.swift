@@ -87,6 +87,17 @@ public struct PerformanceReport: Codable, Equatable, Sendable {
             self.available = available
         }
     }
+    /// What hooks report to have carried for clients. Bits a second.
+    public struct Speed: Codable, Equatable, Sendable {
+        /// From clients.
+        public var bitsIn: Int
+        /// To clients.
+        public var bitsOut: Int
+        public init(bitsIn: Int, bitsOut: Int) {
+            self.bitsIn = bitsIn
+            self.bitsOut = bitsOut
+        }
+    }
     /// Over the last 1, 10 and 30 minutes, or as long as fpxd runs where that is less.
     public struct Window: Codable, Equatable, Sendable {
         public var minutes: Int
@@ -95,22 +106,27 @@ public struct PerformanceReport: Codable, Equatable, Sendable {
         public var peakSessions: Int
         /// New sessions (licensed or not) a second.
         public var setupRate: Int
-        public init(minutes: Int, averageSessions: Int, peakSessions: Int, setupRate: Int) {
+        public var averageSpeed: Speed
+        public init(minutes: Int, averageSessions: Int, peakSessions: Int, setupRate: Int, averageSpeed: Speed) {
             self.minutes = minutes
             self.averageSessions = averageSessions
             self.peakSessions = peakSessions
             self.setupRate = setupRate
+            self.averageSpeed = averageSpeed
         }
     }
     /// All together first, then each.
     public var cpus: [CPU]
     public var memory: Memory
     public var windows: [Window]
+    /// Over the last 10 seconds.
+    public var speed: Speed
     public var uptimeSeconds: Int
-    public init(cpus: [CPU], memory: Memory, windows: [Window], uptimeSeconds: Int) {
+    public init(cpus: [CPU], memory: Memory, windows: [Window], speed: Speed, uptimeSeconds: Int) {
         self.cpus = cpus
         self.memory = memory
         self.windows = windows
+        self.speed = speed
         self.uptimeSeconds = uptimeSeconds
     }
 }

@@ -214,6 +214,21 @@ public struct CommitReport: Codable, Equatable, Sendable {
     }
 }
 
+/// POST /v1/license/renew: the authority has been asked.
+public struct RenewalReport: Codable, Equatable, Sendable {
+    /// Whether a lease came.
+    public var renewed: Bool
+    /// Why none came.
+    public var reason: String?
+    /// The licence in force after it.
+    public var license: LicenseSummary
+    public init(renewed: Bool, reason: String?, license: LicenseSummary) {
+        self.renewed = renewed
+        self.reason = reason
+        self.license = license
+    }
+}
+
 /// GET /v1/license/hardware: what `show license_hardware_data` prints.
 public struct HardwareReport: Codable, Equatable, Sendable {
     public var cpuModel: String
@@ -221,12 +236,18 @@ public struct HardwareReport: Codable, Equatable, Sendable {
     public var totalMemorySize: Int
     public var addressesIpv4: [String]
     public var hostname: String
-    public init(cpuModel: String, logicalCpusNumber: Int, totalMemorySize: Int, addressesIpv4: [String], hostname: String) {
+    /// By which an authority knows the unit; nil where the unit says it otherwise.
+    public var unitId: String?
+    public init(
+        cpuModel: String, logicalCpusNumber: Int, totalMemorySize: Int, addressesIpv4: [String], hostname: String,
+        unitId: String? = nil
+    ) {
         self.cpuModel = cpuModel
         self.logicalCpusNumber = logicalCpusNumber
         self.totalMemorySize = totalMemorySize
         self.addressesIpv4 = addressesIpv4
         self.hostname = hostname
+        self.unitId = unitId
     }
 }
 

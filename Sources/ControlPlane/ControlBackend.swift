@@ -39,9 +39,12 @@ public protocol ControlBackend: Sendable {
     func performance() async -> PerformanceReport
     /// - Parameter limit: events, 1 to 1000.
     func events(limit: Int) async -> EventsReport
+    func usageReport() async -> UsageReport
 
     func change(_ change: ConfigurationChange) async throws(ControlFailure) -> ConfigurationReport
     /// - Parameter id: 16 hexadecimal digits; nil: all sessions.
     func clearSessions(id: String?) async throws(ControlFailure) -> SessionsCleared
     func commit() async throws(ControlFailure) -> CommitReport
+    /// Asks the authority now; takes as long as it does, 40 seconds at most.
+    func renewLicense() async throws(ControlFailure) -> RenewalReport
 }

@@ -3,9 +3,7 @@
 import ControlAPI
 import Foundation
 import Hummingbird
-
-/// What goes over the wire.
-typealias Wire = Codable & Sendable
+import WebAPI
 
 /// A number that a path or query may give.
 struct NumberParameter: Sendable {
@@ -99,4 +97,12 @@ let routes: [Route] = [
         method: .post, path: "/v1/commit", operation: "commit", summary: "Reads licence and configuration again",
         answer: CommitReport.self
     ) { backend, _ in try await backend.commit() },
+    Route(
+        method: .post, path: "/v1/license/renew", operation: "renewLicense", summary: "Asks the authority for a lease now",
+        answer: RenewalReport.self
+    ) { backend, _ in try await backend.renewLicense() },
+    Route(
+        method: .get, path: "/v1/usage_report", operation: "getUsageReport",
+        summary: "The usage report that goes to the authority next", answer: UsageReport.self
+    ) { backend, _ in await backend.usageReport() },
 ]

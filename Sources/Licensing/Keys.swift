@@ -28,6 +28,26 @@ package struct TrustedKeys: Sendable {
         }
     }
 
+    /// Reads keys, and those that an authority announced. An id that both have is the first one's.
+    package init(paths: [String], learned: String) {
+        self.init(paths: paths)
+        guard access(learned, F_OK) == 0 else { return }
+        let learned = TrustedKeys(paths: [learned])
+        keys.merge(learned.keys) { trusted, _ in trusted }
+        trouble += learned.trouble
+    }
+
+    /// These and one more, of which the PEM text is at hand.
+    /// - Throws: `key`: no key, no id for one, or another key than the trusted one of that id.
+    package mutating func add(id: String, pem: String) throws(LicensingError) {
+        guard KeyFile.isID(id) else { throw KeyFile.badID(id, path: "keys") }
+        let key = try KeyFile.publicKey(in: pem.trimmingCharacters(in: .whitespacesAndNewlines), path: id)
+        if let known = keys[id], known.pemRepresentation != key.pemRepresentation {
+            throw .key(path: id, found: "another key than the trusted one of this id", expected: "a new id for a new key")
+        }
+        keys[id] = key
+    }
+
     /// In order.
     package var ids: [String] { keys.keys.sorted() }
 
@@ -91,7 +111,10 @@ package enum KeyFile {
     }
 
     static func publicKey(_ path: String) throws(LicensingError) -> EdDSA.PublicKey {
-        let text = try text(of: path)
+        try publicKey(in: try text(of: path), path: path)
+    }
+
+    static func publicKey(in text: String, path: String) throws(LicensingError) -> EdDSA.PublicKey {
         guard let key = try? EdDSA.PublicKey(pem: text) else {
             throw .key(path: path, found: kind(of: text), expected: "an Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
         }
@@ -109,15 +132,17 @@ package enum KeyFile {
 
     private static func text(of path: String) throws(LicensingError) -> String {
         let id = id(of: path)
-        guard isID(id) else {
-            throw .key(
-                path: path, found: "the key id \(JSONValue.quote(id))",
-                expected: "a file name of at most 64 letters, digits, `-`, `_` and `.`")
-        }
+        guard isID(id) else { throw badID(id, path: path) }
         guard let bytes = try StoredFile.read(path, limit: 16 << 10) else {
             throw .key(path: path, found: "no such file", expected: "a key")
         }
         return String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    static func badID(_ id: String, path: String) -> LicensingError {
+        .key(
+            path: path, found: "the key id \(JSONValue.quote(id))",
+            expected: "a file name of at most 64 letters, digits, `-`, `_` and `.`")
     }
 
     /// The first line if it is one of PEM, and nothing else of what may be a secret.

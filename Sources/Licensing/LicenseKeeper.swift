@@ -1,7 +1,7 @@
 // The keeper holds the licence of a unit: it reads the file, keeps a last good copy, watches the clock, and says what is in force.
 //
-// It remembers two things, the file as last committed and the copy, and judges them anew at each question. What is in force is never
-// stored, so it cannot be stale, and it is the same after a restart:
+// It remembers three things, the file as last committed, the copy, and what the authority said last, and judges them anew at each
+// question. What is in force is never stored, so it cannot be stale, and it is the same after a restart:
 //
 //     the file holds now and here                        the file, which becomes the copy
 //     the file is removed                                evaluation or nothing; the copy is retired
@@ -24,17 +24,25 @@ package struct LicenseConfiguration: Sendable {
     package var stateFolder: String
     /// Files and folders of public keys, see `TrustedKeys`.
     package var trustedKeys: [String]
+    /// Whether somebody extends leases here: then one that is not extended is a grace.
+    package var hasAuthority: Bool
 
-    package init(licenseFile: String?, evaluatesWhenAbsent: Bool, stateFolder: String, trustedKeys: [String]) {
+    package init(
+        licenseFile: String?, evaluatesWhenAbsent: Bool, stateFolder: String, trustedKeys: [String], hasAuthority: Bool = false
+    ) {
         self.licenseFile = licenseFile
         self.evaluatesWhenAbsent = evaluatesWhenAbsent
         self.stateFolder = stateFolder
         self.trustedKeys = trustedKeys
+        self.hasAuthority = hasAuthority
     }
 
     /// The last licence that was in force.
     package var copyFile: String { stateFolder + "/license.lic" }
     package var witnessFile: String { stateFolder + "/clock" }
+    package var recordFile: String { stateFolder + "/authority" }
+    /// Keys that the authority announced.
+    package var learnedKeys: String { stateFolder + "/keys" }
 }
 
 /// What a commit came to.
@@ -47,7 +55,7 @@ package struct CommitReport: Equatable, Sendable {
 
 /// Holds the licence of a unit. Safe to use from any thread.
 package final class LicenseKeeper: Sendable {
-    private enum Source {
+    enum Source {
         case absent
         case refused(LicensingError)
         case license(License)
@@ -55,12 +63,14 @@ package final class LicenseKeeper: Sendable {
         var license: License? { if case .license(let license) = self { license } else { nil } }
     }
 
-    private struct Holding {
+    struct Holding {
         var file: Source = .absent
         /// The last good copy.
         var copy: License?
         /// The one before it: an epoch that was left behind does not come back.
         var previous: License?
+        /// nil until it is read.
+        var record: AuthorityRecord?
         var hardware: Hardware?
         var witness = ClockWitness()
         /// The highest time that is on disk, or that failed to get there.
@@ -77,7 +87,7 @@ package final class LicenseKeeper: Sendable {
     package let configuration: LicenseConfiguration
     private let readHardware: @Sendable () throws(LicensingError) -> Hardware
     private let clock: @Sendable () -> Date
-    private let holding = Mutex(Holding())
+    let holding = Mutex(Holding())
     private let commits = Mutex<Task<CommitReport, Never>?>(nil)
 
     private init(
@@ -106,11 +116,24 @@ package final class LicenseKeeper: Sendable {
         try Hardware.read()
     }
 
+    /// Seconds since 1970, as this machine's clock has them.
+    package var currentTime: Int { Timestamp.seconds(clock()) }
+
     /// The hardware as of the last commit; nil where it could not be read.
     package var hardware: Hardware? { holding.withLock { $0.hardware } }
 
     /// What is in force now. Costs some comparisons; writes a file once a minute, and when another licence came into force.
     package func status() -> LicenseStatus { holding.withLock { judge(&$0).status } }
+
+    /// The licence that a lease extends: the one in force, else the file's, else the last that was in force.
+    package var held: License? {
+        holding.withLock { holding in
+            if let inForce = judge(&holding).inForce { return inForce }
+            guard let file = holding.file.license, let copy = holding.copy else { return holding.file.license ?? holding.copy }
+            let isOlder = file.claims.licenseID == copy.claims.licenseID && file.claims.epoch < copy.claims.epoch
+            return isOlder ? copy : file
+        }
+    }
 
     /// Reads keys, hardware and the licence file again. Commits that run at the same time are done one after the other.
     package func commit() async -> CommitReport {
@@ -136,7 +159,7 @@ package final class LicenseKeeper: Sendable {
         let (witness, trouble) = ClockWitness.read(configuration.witnessFile)
         if let trouble { warnings.append("\(trouble); the time is guarded by what is left") }
 
-        let keys = TrustedKeys(paths: configuration.trustedKeys)
+        let keys = trustedKeys()
         let file = await Self.readLicense(configuration.licenseFile, keys)
         // Without a licence nobody misses a key.
         if case .absent = file {} else { keys.trouble.forEach(note) }
@@ -147,21 +170,24 @@ package final class LicenseKeeper: Sendable {
             copy = await Self.readCopy(configuration.copyFile, keys, note)
             previous = await Self.readCopy(StoredFile.previous(of: configuration.copyFile), keys, { _ in })
         }
+        let record = readRecord(note)
         return holding.withLock { holding in
             holding.file = file
+            holding.record = holding.record ?? record
             // A question may have been asked meanwhile, and have made a licence the copy.
             if holding.copy == nil { (holding.copy, holding.previous) = (copy, previous ?? holding.previous) }
             holding.hardware = hardware
             // A witness that was written and is gone was removed by a person: it starts anew.
             let isRemoved = access(configuration.witnessFile, F_OK) != 0 && holding.writeWarnings[Self.witnessName] == nil
             holding.witness = isRemoved ? ClockWitness() : holding.witness.merging(witness)
-            for case let license? in [file.license, holding.copy] {
-                holding.witness = holding.witness.merging(ClockWitness(signedTime: license.claims.issuedAt))
+            for case let signed? in [file.license?.claims.issuedAt, holding.copy?.claims.issuedAt, holding.record?.lastContact]
+            {
+                holding.witness = holding.witness.merging(ClockWitness(signedTime: signed))
             }
             holding.commitWarnings = warnings
             holding.witnessWritten = 0
-            let (status, refused) = judge(&holding)
-            return CommitReport(status: status, refused: refused)
+            let judgement = judge(&holding)
+            return CommitReport(status: judgement.status, refused: judgement.refused)
         }
     }
 
@@ -186,26 +212,36 @@ package final class LicenseKeeper: Sendable {
 }
 
 extension LicenseKeeper {
+    private struct Judgement {
+        var status: LicenseStatus
+        var refused: LicensingError?
+        var inForce: License?
+    }
+
     /// Finds what is in force, and makes it last.
-    private func judge(_ holding: inout Holding) -> (status: LicenseStatus, refused: LicensingError?) {
-        let now = Timestamp.seconds(clock())
+    private func judge(_ holding: inout Holding) -> Judgement {
+        let now = currentTime
         advanceWitness(&holding, to: now)
+        var judgement: Judgement
         switch holding.file {
         case .absent:
             retireCopy(&holding)
-            return (withWarnings(absentStatus(), holding), nil)
+            judgement = Judgement(status: absentStatus())
         case .license(let license):
             do {
                 try checkEpoch(of: license, holding)
-                try license.check(now: now, witness: holding.witness, hardware: holding.hardware)
+                try checkHolds(license, now, holding)
                 keepCopy(of: license, &holding)
-                return (withWarnings(license.status(now: holding.witness.latest), holding), nil)
+                judgement = Judgement(status: statusInForce(license, holding), inForce: license)
             } catch {
-                return (withWarnings(fallBack(from: license, error, now, holding), holding), error)
+                judgement = fallBack(from: license, error, now, holding)
             }
         case .refused(let error):
-            return (withWarnings(fallBack(from: nil, error, now, holding), holding), error)
+            judgement = fallBack(from: nil, error, now, holding)
         }
+        judgement.status.warnings += holding.commitWarnings
+        judgement.status.warnings += holding.writeWarnings.sorted { $0.key < $1.key }.map(\.value)
+        return judgement
     }
 
     private func absentStatus() -> LicenseStatus {
@@ -215,7 +251,7 @@ extension LicenseKeeper {
         return LicenseStatus(state: .absent, reason: LicensingError.absent(path: path).description)
     }
 
-    private func checkEpoch(of license: License, _ holding: Holding) throws(LicensingError) {
+    func checkEpoch(of license: License, _ holding: Holding) throws(LicensingError) {
         for case let known? in [holding.copy, holding.previous]
         where known.claims.licenseID == license.claims.licenseID && known.claims.epoch > license.claims.epoch {
             throw .superseded(id: license.claims.licenseID, found: license.claims.epoch, known: known.claims.epoch)
@@ -223,24 +259,18 @@ extension LicenseKeeper {
     }
 
     /// The copy where it holds; else the reason why the file is not in force.
-    private func fallBack(from license: License?, _ error: LicensingError, _ now: Int, _ holding: Holding) -> LicenseStatus {
-        if let copy = holding.copy, copy != license,
-            (try? copy.check(now: now, witness: holding.witness, hardware: holding.hardware)) != nil
-        {
-            var status = copy.status(now: holding.witness.latest)
+    private func fallBack(from license: License?, _ error: LicensingError, _ now: Int, _ holding: Holding) -> Judgement {
+        if let copy = holding.copy, copy != license, (try? checkHolds(copy, now, holding)) != nil {
+            var status = statusInForce(copy, holding)
             status.warnings.append(
                 "\(configuration.licenseFile ?? "licence") is refused (\(error.state.rawValue)): \(error); "
                     + "licence \(copy.claims.licenseID), epoch \(copy.claims.epoch), stays in force")
-            return status
+            return Judgement(status: status, refused: error, inForce: copy)
         }
-        return license?.status(now: holding.witness.latest, error: error)
+        let status =
+            license?.status(now: holding.witness.latest, error: error)
             ?? LicenseStatus(state: error.state, reason: error.description)
-    }
-
-    private func withWarnings(_ status: LicenseStatus, _ holding: Holding) -> LicenseStatus {
-        var status = status
-        status.warnings += holding.commitWarnings + holding.writeWarnings.sorted { $0.key < $1.key }.map(\.value)
-        return status
+        return Judgement(status: status, refused: error)
     }
 
     private func keepCopy(of license: License, _ holding: inout Holding) {
@@ -268,7 +298,7 @@ extension LicenseKeeper {
         }
     }
 
-    private func write(_ what: String, _ holding: inout Holding, _ body: () throws(LicensingError) -> Void) {
+    func write(_ what: String, _ holding: inout Holding, _ body: () throws(LicensingError) -> Void) {
         do {
             try body()
             holding.writeWarnings[what] = nil

@@ -2,8 +2,10 @@
 
 /// What a licence is worth at a time. The raw value is the word that is shown everywhere.
 package enum LicenseState: String, CaseIterable, Sendable {
-    // These three are valid: sessions are admitted.
+    // These four are valid: sessions are admitted.
     case active = "Active"
+    /// The lease runs on, and the authority has not extended it for two days.
+    case grace = "Grace"
     case evaluation = "Evaluation"
     case offlineActive = "Offline-active"
     // There is nothing to judge.
@@ -27,13 +29,13 @@ package enum LicenseState: String, CaseIterable, Sendable {
     case paidUntilPassed = "Paid-until-passed"
     case hardwareMismatch = "Hardware-mismatch"
     case clockRollback = "Clock-rollback"
-    /// Set by what talks to the authority; a file alone cannot say it.
+    /// The authority has refused to extend it; a file alone cannot say it.
     case suspended = "Suspended"
 
     /// Whether sessions are admitted under it. In every other state each cap is 0.
     package var isValid: Bool {
         switch self {
-        case .active, .evaluation, .offlineActive: true
+        case .active, .grace, .evaluation, .offlineActive: true
         default: false
         }
     }

@@ -11,18 +11,21 @@ package struct LicenseStatus: Equatable, Sendable {
     package var keyID: String?
     /// Whole days until it ends, a begun one counted: 0 means that it has ended. nil where there is no licence or no end.
     package var daysLeft: Int?
+    /// That it ends soon, where somebody must do something about it. Its sentence stands among the warnings too.
+    package var ending: LicenseEnding?
     /// What a person should know besides: a refused file, a damaged witness. One sentence each.
     package var warnings: [String]
 
     package init(
         state: LicenseState, reason: String? = nil, claims: LicenseClaims? = nil, keyID: String? = nil, daysLeft: Int? = nil,
-        warnings: [String] = []
+        ending: LicenseEnding? = nil, warnings: [String] = []
     ) {
         self.state = state
         self.reason = reason
         self.claims = claims
         self.keyID = keyID
         self.daysLeft = daysLeft
+        self.ending = ending
         self.warnings = warnings
     }
 
@@ -63,14 +66,15 @@ extension License {
     }
 
     /// The status while it is in force, or with the error why it is not.
-    package func status(now: Int, error: LicensingError? = nil) -> LicenseStatus {
-        let valid: LicenseState =
-            if claims.businessType == .evaluation { .evaluation } else if claims.issuerType == .offline { .offlineActive } else
-            {
-                .active
-            }
+    /// - Parameter extendedAt: as `LicenseEnding` has it.
+    package func status(now: Int, error: LicensingError? = nil, extendedAt: Int? = nil) -> LicenseStatus {
+        var valid = claims.issuerType == .offline ? LicenseState.offlineActive : .active
+        if claims.businessType == .evaluation { valid = .evaluation }
+        if extendedAt != nil { valid = .grace }
+        let daysLeft = max(0, (claims.end - now + 86_399) / 86_400)
+        let ending = error == nil ? LicenseEnding(of: claims, daysLeft: daysLeft, extendedAt: extendedAt) : nil
         return LicenseStatus(
-            state: error?.state ?? valid, reason: error?.description, claims: claims, keyID: keyID,
-            daysLeft: max(0, (claims.end - now + 86_399) / 86_400))
+            state: error?.state ?? valid, reason: error?.description, claims: claims, keyID: keyID, daysLeft: daysLeft,
+            ending: ending, warnings: ending.map { [$0.sentence] } ?? [])
     }
 }

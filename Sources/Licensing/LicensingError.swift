@@ -37,6 +37,8 @@ package enum LicensingError: Error, Equatable {
     case clockRollback(latest: Int)
     /// There was a newer licence of the same id.
     case superseded(id: String, found: Int, known: Int)
+    /// The authority refuses to extend a lease, and the lease in hand ends with it.
+    case suspended(id: String, isCancelled: Bool, at: Int)
     /// A file is not the key that it should be.
     case key(path: String, found: String, expected: String)
     /// A file in the state folder, or one of hardware data, is damaged.
@@ -63,6 +65,7 @@ package enum LicensingError: Error, Equatable {
         case .hardware: .hardwareMismatch
         case .clockRollback: .clockRollback
         case .superseded: .superseded
+        case .suspended: .suspended
         }
     }
 }
@@ -103,6 +106,11 @@ extension LicensingError: CustomStringConvertible {
             "found a clock that was set back, to before \(Timestamp.text(latest)), expected it to be later"
         case .superseded(let id, let found, let known):
             "licence \(id): found epoch \(found), expected \(known) or later"
+        case .suspended(let id, let isCancelled, let at):
+            "licence \(id): found it \(isCancelled ? "cancelled" : "suspended") by the authority at \(Timestamp.text(at)), "
+                + "expected it in force; "
+                + (isCancelled
+                    ? "ask the authority for another one" : "settle it with the authority, then `fpx commit` fetches a lease")
         case .key(let path, let found, let expected), .damaged(let path, let found, let expected):
             "\(path): found \(found), expected \(expected)"
         case .exists(let path):

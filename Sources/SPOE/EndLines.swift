@@ -1,15 +1,22 @@
-/// A line that haproxy logs at the end of a stream: `END ID TERMINATION VERDICT`, of which the last two may be missing.
+/// A line that haproxy logs at the end of a stream: `END ID TERMINATION VERDICT BYTES_IN BYTES_OUT`, of which the last two, the
+/// last three or the last four may be missing.
 struct EndLine: Equatable {
     let id: [UInt8]
     /// The verdict that was in force; nil where the line does not tell, `-` where there was none.
     let verdict: String?
+    /// What the client has sent and was sent; nil where the line does not tell, or no numbers.
+    let bytesIn: Int?
+    let bytesOut: Int?
 
     /// Nil: it is no such line.
     init?(_ line: some Collection<UInt8>) {
         let words = line.split(separator: UInt8(ascii: " "))
-        guard (2...4).contains(words.count), words[0].elementsEqual("END".utf8) else { return nil }
+        guard [2, 3, 4, 6].contains(words.count), words[0].elementsEqual("END".utf8) else { return nil }
         id = Array(words[1])
-        verdict = words.count == 4 ? String(decoding: words[3], as: UTF8.self) : nil
+        verdict = words.count >= 4 ? String(decoding: words[3], as: UTF8.self) : nil
+        func number(_ index: Int) -> Int? { words.count == 6 ? Int(String(decoding: words[index], as: UTF8.self)) : nil }
+        bytesIn = number(4)
+        bytesOut = number(5)
     }
 }
 

@@ -9,7 +9,7 @@ public import NIOCore
 import NIOPosix
 import Synchronization
 
-/// Reads octet-counted lines `END ID TERMINATION VERDICT` on a unix stream socket and ends those sessions.
+/// Reads octet-counted lines `END ID TERMINATION VERDICT BYTES_IN BYTES_OUT` on a unix stream socket and ends those sessions.
 public final class EndServer: Sendable {
     private let server: UnixServer
     private let statistics = EndStatistics()
@@ -18,9 +18,12 @@ public final class EndServer: Sendable {
     ///   - path: where haproxy's ring connects to; at most 106 bytes.
     ///   - mode: permission bits of the socket.
     ///   - connectionsMax: connections at the same time; more are closed.
+    ///   - meter: is told the bytes that each inspected or bypassed session has carried, from the client and to it, and throws
+    ///     what it cannot count.
     public init(
         path: String, mode: UInt32 = 0o660, connectionsMax: Int = 256, sessions: KeyedSessions, logger: Logger,
-        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
+        meter: @escaping @Sendable (_ bytesIn: Int, _ bytesOut: Int) throws -> Void
     ) throws(SPOEError) {
         let connections = 1...65536
         guard connections.contains(connectionsMax) else {
@@ -30,7 +33,8 @@ public final class EndServer: Sendable {
         server = UnixServer(
             settings: .init(path: path, mode: mode, connectionsMax: connectionsMax), group: group, logger: logger
         ) { channel, isOverLimit in
-            let handler = EndHandler(sessions: sessions, statistics: statistics, logger: logger, isRefused: isOverLimit)
+            let handler = EndHandler(
+                sessions: sessions, meter: meter, statistics: statistics, logger: logger, isRefused: isOverLimit)
             try channel.pipeline.syncOperations.addHandler(handler)
         }
     }
@@ -44,11 +48,13 @@ public final class EndServer: Sendable {
     /// Removes the socket and closes the connections.
     public func shutdown() async { await server.shutdown() }
 
-    /// What was counted since the start: `lines`, `foreign_lines` (no END), `garbage` (no length where one must be).
+    /// What was counted since the start: `lines`, `foreign_lines` (no END), `unmetered` (without bytes, or not with
+    /// numbers that can be theirs), `garbage` (no length where one must be).
     public var counters: [String: Int] {
         [
             "lines": statistics.lines.load(ordering: .relaxed),
             "foreign_lines": statistics.foreignLines.load(ordering: .relaxed),
+            "unmetered": statistics.unmetered.load(ordering: .relaxed),
             "garbage": statistics.garbage.load(ordering: .relaxed),
         ]
     }
@@ -57,6 +63,7 @@ public final class EndServer: Sendable {
 private final class EndStatistics: Sendable {
     let lines = Atomic<Int>(0)
     let foreignLines = Atomic<Int>(0)
+    let unmetered = Atomic<Int>(0)
     let garbage = Atomic<Int>(0)
 }
 
@@ -64,13 +71,18 @@ private final class EndHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let sessions: KeyedSessions
+    private let meter: @Sendable (Int, Int) throws -> Void
     private let statistics: EndStatistics
     private let logger: Logger
     private let isRefused: Bool
     private var parser = EndLineParser()
 
-    init(sessions: KeyedSessions, statistics: EndStatistics, logger: Logger, isRefused: Bool) {
+    init(
+        sessions: KeyedSessions, meter: @escaping @Sendable (Int, Int) throws -> Void, statistics: EndStatistics,
+        logger: Logger, isRefused: Bool
+    ) {
         self.sessions = sessions
+        self.meter = meter
         self.statistics = statistics
         self.logger = logger
         self.isRefused = isRefused
@@ -107,5 +119,18 @@ private final class EndHandler: ChannelInboundHandler {
         // A blocked session holds nothing, so its end says nothing.
         if line.verdict == "block" { return }
         sessions.release(key: key, hook: .haproxy, heeded: line.verdict != "-")
+        // Without a verdict nobody was asked, or not in time: such traffic counts nowhere.
+        if line.verdict != "-" { meter(line) }
     }
+
+    private func meter(_ line: EndLine) {
+        do {
+            guard let bytesIn = line.bytesIn, let bytesOut = line.bytesOut else { throw Unmetered() }
+            try meter(bytesIn, bytesOut)
+        } catch {
+            statistics.unmetered.wrappingAdd(1, ordering: .relaxed)
+        }
+    }
+
+    private struct Unmetered: Error {}
 }

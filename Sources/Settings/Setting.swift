@@ -1,5 +1,7 @@
 // Setting: the table of all that can be configured. Files, flags, environment and `fpx config` all go by it.
 
+import Foundation
+
 /// One thing that can be configured.
 public struct Setting: Sendable {
     public enum Kind: Sendable {
@@ -9,6 +11,8 @@ public struct Setting: Sendable {
         case path(mayBeEmpty: Bool)
         /// A name of letters, digits, `_`, `.` and `-`; empty: none.
         case name
+        /// `https://HOST[:PORT][/PREFIX]`; empty: none.
+        case address
     }
 
     /// In files as it stands, as a flag with `--` before it, in the environment as `FPX_` and capitals with `_` for `-`.
@@ -21,6 +25,7 @@ public struct Setting: Sendable {
     public static let overLimit = "license-overlimit"
     public static let logLevel = "log-level"
     public static let sessionWarning = "session-warning"
+    public static let usageReport = "usage-report"
     public static let segment = "segment"
     public static let stateFolder = "state-folder"
     public static let runFolder = "run-folder"
@@ -29,6 +34,11 @@ public struct Setting: Sendable {
     public static let trustedKeys = "trusted-keys"
     public static let logFile = "log-file"
     public static let haproxyFolder = "haproxy-folder"
+    public static let authority = "authority"
+    public static let accountKeyFile = "account-key-file"
+    public static let authorityCA = "authority-ca"
+    public static let authorityCertificate = "authority-certificate"
+    public static let authorityPrivateKey = "authority-private-key"
 
     public static let all: [Setting] = [
         Setting(
@@ -40,6 +50,9 @@ public struct Setting: Sendable {
         Setting(
             name: sessionWarning, kind: .number(0...100, unit: "percent"),
             help: "share of the licensed sessions in use that raises a warning, 0 for none", changeable: true),
+        Setting(
+            name: usageReport, kind: .choice(["enable", "disable"]), help: "hourly usage report to the authority",
+            changeable: true),
         Setting(
             name: segment, kind: .path(mayBeEmpty: false), help: "file of the shared counters, on a file system in memory",
             changeable: false),
@@ -60,6 +73,22 @@ public struct Setting: Sendable {
         Setting(
             name: haproxyFolder, kind: .path(mayBeEmpty: true),
             help: "folder of the sockets for HAProxy, spoa.sock and ring.sock; empty: none are served", changeable: false),
+        Setting(
+            name: authority, kind: .address, help: "the licensing server that issues and extends leases, empty for none",
+            changeable: false),
+        Setting(
+            name: accountKeyFile, kind: .path(mayBeEmpty: false), help: "file with the account key for the authority",
+            changeable: false),
+        Setting(
+            name: authorityCA, kind: .path(mayBeEmpty: true),
+            help: "whom the authority's certificate must come from (PEM), empty for those that the system trusts",
+            changeable: false),
+        Setting(
+            name: authorityCertificate, kind: .path(mayBeEmpty: true),
+            help: "this unit's certificate for the authority (PEM), empty for none", changeable: false),
+        Setting(
+            name: authorityPrivateKey, kind: .path(mayBeEmpty: true), help: "the private key of that certificate (PEM)",
+            changeable: false),
     ]
 
     public static func named(_ name: String) -> Setting? { all.first { $0.name == name } }
@@ -73,6 +102,7 @@ public struct Setting: Sendable {
         case .choice(let words): words.joined(separator: " or ")
         case .number(let range, let unit): "a number from \(range.lowerBound) to \(range.upperBound) (\(unit))"
         case .path(let mayBeEmpty): mayBeEmpty ? "an absolute path, or nothing" : "an absolute path"
+        case .address: "https://HOST, perhaps with :PORT and a path, or nothing"
         case .name: "a name of letters, digits, \"_\", \".\" and \"-\", or nothing"
         }
     }
@@ -90,9 +120,19 @@ public struct Setting: Sendable {
             value.isEmpty
                 ? mayBeEmpty
                 : value.hasPrefix("/") && value.utf8.count < 4096 && !value.unicodeScalars.contains { $0.value < 32 }
+        case .address: value.isEmpty || Self.isAddress(value)
         case .name:
             value.utf8.count <= 32 && value.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "_.-".contains($0)) }
         }
+    }
+}
+
+extension Setting {
+    private static func isAddress(_ value: String) -> Bool {
+        guard value.utf8.count < 2048, let parts = URLComponents(string: value), parts.scheme == "https",
+            let host = parts.host, !host.isEmpty
+        else { return false }
+        return parts.user == nil && parts.password == nil && parts.query == nil && parts.fragment == nil
     }
 }
 

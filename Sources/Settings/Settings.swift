@@ -14,6 +14,8 @@ public struct Settings: Sendable {
         public init(home: String?) {
             var values = [
                 Setting.overLimit: "bypass", Setting.logLevel: "info", Setting.sessionWarning: "80",
+                Setting.usageReport: "enable", Setting.authority: "", Setting.authorityCA: "", Setting.authorityCertificate: "",
+                Setting.authorityPrivateKey: "",
             ]
             if let home {
                 // Counters belong in memory: the folder may lie on a disk.
@@ -26,6 +28,7 @@ public struct Settings: Sendable {
                 values[Setting.licenseFile] = home + "/license.lic"
                 values[Setting.trustedKeys] = home + "/keys"
                 values[Setting.logFile] = home + "/fpxd.log"
+                values[Setting.accountKeyFile] = home + "/account.key"
                 configurationFile = home + "/fpxd.yaml"
             } else {
                 values[Setting.segment] = "/dev/shm/fpx/segment"
@@ -36,6 +39,7 @@ public struct Settings: Sendable {
                 values[Setting.licenseFile] = "/etc/fpx/license.lic"
                 values[Setting.trustedKeys] = "/etc/fpx/keys"
                 values[Setting.logFile] = "/var/log/fpxd.log"
+                values[Setting.accountKeyFile] = "/etc/fpx/account.key"
                 configurationFile = "/etc/fpx/fpxd.yaml"
             }
             self.values = values

@@ -1,6 +1,8 @@
-// fpx-authority: makes the keys and the licences that fpx checks.
+// fpx-authority: the server that issues and extends licences, and all that a person does with it.
 
 import ArgumentParser
+import AuthorityServer
+import ControlAPI
 import Foundation
 import Licensing
 
@@ -8,15 +10,24 @@ import Licensing
 struct Authority: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fpx-authority",
-        abstract: "Makes the keys and the licences that fpx checks.",
-        discussion: "Exit status: 0 done, 1 refused (the reason is on stderr), 2 usage.",
-        subcommands: [Keys.self, LicenseCommand.self])
+        abstract: "Issues licences to units and extends their leases.",
+        discussion: """
+            One database file holds all that the authority knows; any command may be used while `serve` runs. Exit status: 0 \
+            done, 1 refused (the reason is on stderr), 2 usage.
+            """,
+        version: Version.number,
+        subcommands: [
+            Serve.self, CustomerCommand.self, SubscriptionCommand.self, LicenseCommand.self, Offline.self, Keys.self,
+            HardwareCommand.self, Usage.self, LedgerCommand.self, Backup.self,
+        ])
 
     static func main() async {
         do {
             var command = try parseAsRoot()
             if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
         } catch let error as LicensingError {
+            fail(error.description)
+        } catch let error as AuthorityError {
             fail(error.description)
         } catch let error as Refusal {
             fail(error.reason)

@@ -1,10 +1,12 @@
 import ArgumentParser
+import AuthorityServer
 import Foundation
 import Licensing
 
-struct Keys: ParsableCommand {
+struct Keys: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Makes and shows keys.", subcommands: [New.self, Show.self])
+        abstract: "Makes and shows keys.",
+        subcommands: [New.self, Show.self, Rotate.self, Retire.self, List.self])
 }
 
 extension Keys {
@@ -12,9 +14,10 @@ extension Keys {
         static let configuration = CommandConfiguration(
             abstract: "Makes an Ed25519 key pair.",
             discussion: """
-                Writes NAME.key, the private key (PKCS 8, readable by its owner alone), and NAME.pem, the public key, into the folder. \
-                NAME is the key id that tokens carry (`kid`). Give NAME.pem to the units: it belongs into their folder of trusted \
-                keys. An existing key is never overwritten. Same as: openssl genpkey -algorithm ed25519, openssl pkey -pubout.
+                Writes NAME.key, the private key (PKCS 8, readable by its owner alone), and NAME.pem, the public key, into the \
+                folder. NAME is the key id that tokens carry (`kid`). Give NAME.pem to the units: it belongs into their folder \
+                of trusted keys. An existing key is never overwritten. Same as: openssl genpkey -algorithm ed25519, openssl \
+                pkey -pubout.
                 """)
 
         @Option(help: ArgumentHelp("The key id: at most 64 letters, digits, `-`, `_` and `.`.", valueName: "kid"))
@@ -31,14 +34,8 @@ extension Keys {
         }
 
         func run() throws {
-            let key = try SigningKey(id: name)
-            let paths = (private: "\(out)/\(name).key", public: "\(out)/\(name).pem")
-            try StoredFile.makeFolder(out)
-            // Looked at first, so that a public key that is there already leaves no private key without its half.
-            if access(paths.public, F_OK) == 0 { throw LicensingError.exists(path: paths.public) }
-            try StoredFile.create(Array(key.privatePEM.utf8), at: paths.private, mode: 0o600)
-            try StoredFile.create(Array(key.publicPEM.utf8), at: paths.public, mode: 0o644)
-            print("private key: \(paths.private)\npublic key: \(paths.public)")
+            try KeyFile.create(try SigningKey(id: name), folder: out)
+            print("private key: \(out)/\(name).key\npublic key: \(out)/\(name).pem")
         }
     }
 
@@ -53,6 +50,74 @@ extension Keys {
         func run() throws {
             let publicPEM = try KeyFile.publicPEM(file)
             print("kid: \(KeyFile.id(of: file))\n\(publicPEM)", terminator: "")
+        }
+    }
+}
+
+extension Keys {
+    struct Rotate: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Brings a new key into use.",
+            discussion: """
+                The units are told of it at once, with their next renewal; it signs when the overlap is over. An overlap \
+                longer than units are ever out of touch leaves none behind. The very first key signs at once.
+                """)
+
+        @OptionGroup var files: DatabaseAndKeys
+        @Option(help: ArgumentHelp("How long the key that signs now goes on signing.", valueName: "n"))
+        var overlapDays = 30
+        @Option(
+            help: ArgumentHelp(
+                "The key id: of a pair that is in the folder of keys, or of one to be made (default: one to be made).",
+                valueName: "kid"))
+        var name: String?
+
+        func validate() throws {
+            if !(0...3660).contains(overlapDays) {
+                throw ValidationError("--overlap-days: found \(overlapDays), expected 0 to 3660")
+            }
+        }
+
+        func run() async throws {
+            let key = try await files.open(creates: true).rotateKey(kid: name, overlapSeconds: overlapDays * 86_400)
+            print("key \(key.kid) signs from \(Timestamp.text(key.signsFrom)): \(files.keysFolder)/\(key.kid).pem")
+        }
+    }
+
+    struct Retire: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Announces a key no longer.",
+            discussion: """
+                For a key that another has followed. Units that trust it go on doing so: what a thief of it could sign, they \
+                believe, until KID.pem is taken from their folder of trusted keys.
+                """)
+
+        @OptionGroup var files: DatabaseAndKeys
+        @Argument(help: ArgumentHelp("The key id.", valueName: "kid"))
+        var kid: String
+
+        func run() async throws {
+            let key = try await files.open().retireKey(kid)
+            print("key \(key.kid) is retired")
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Lists the authority's keys.")
+
+        @OptionGroup var files: DatabaseAndKeys
+        @OptionGroup var form: ListForm
+
+        func run() async throws {
+            let store = try files.open()
+            let keys = try await store.keys()
+            let signing = try? await store.signingKey().id
+            try form.print(keys, ["KID", "SIGNS FROM", "STATE"]) { key in
+                let state =
+                    key.retiredAt != nil
+                    ? "retired" : key.kid == signing ? "signs" : key.signsFrom > store.now ? "next" : "announced"
+                return [key.kid, Timestamp.text(key.signsFrom), state]
+            }
         }
     }
 }

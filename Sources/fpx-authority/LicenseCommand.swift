@@ -1,14 +1,16 @@
 import ArgumentParser
+import AuthorityServer
 import Foundation
 import Licensing
 
 struct LicenseCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "license", abstract: "Signs and shows licences.", subcommands: [Sign.self, Show.self])
+        commandName: "license", abstract: "Lists, shows, suspends, cancels, reinstates and signs licences.",
+        subcommands: [List.self, Show.self, Suspend.self, Cancel.self, Reinstate.self, Sign.self])
 }
 
 /// A time on the command line.
-struct DateArgument: ExpressibleByArgument {
+struct DateArgument: ExpressibleByArgument, Sendable {
     var seconds: Int
 
     init?(argument: String) {
@@ -24,19 +26,50 @@ extension HardwarePart: ExpressibleByArgument {}
 extension LicenseCommand {
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Shows what a licence says, and whether it verifies.",
+            abstract: "Shows a licence of the database, or what a licence file says and whether it verifies.",
             discussion: """
-                Without --trusted the claims are shown as they are, vouched for by nobody. With it, the exit status is 1 for a licence \
-                that does not verify. Whether it holds at present is shown too; the hardware is a matter of the unit.
+                A file: without --trusted the claims are shown as they are, vouched for by nobody. With it, the exit status is \
+                1 for a licence that does not verify. Whether it holds at present is shown too; the hardware is a matter of \
+                the unit.
                 """)
 
-        @Argument(help: ArgumentHelp("The licence.", valueName: "file"))
+        @OptionGroup var database: DatabaseFile
+        @OptionGroup var form: ListForm
+        @Argument(help: ArgumentHelp("The id of a licence in the database, or a file.", valueName: "id-or-file"))
         var file: String
 
         @Option(help: ArgumentHelp("A public key or a folder of them.", valueName: "folder"))
         var trusted: [String] = []
 
         func run() async throws {
+            if UnitIdentity.isID(file) { try await showRow() } else { try await showFile() }
+        }
+
+        private func showRow() async throws {
+            let details = try await database.open().license(file)
+            if form.json { return try ListForm.printJSON(details) }
+            let (license, subscription) = (details.license, details.subscription)
+            print(
+                """
+                licence: \(license.id)
+                unit: \(license.unitId)
+                customer: \(details.customer)
+                subscription: \(license.subscriptionId), \(subscription.plan.rawValue)
+                paid until: \(Timestamp.text(subscription.paidUntil))
+                type: \(license.issuerType.rawValue)
+                state: \(license.state.rawValue)
+                epoch: \(license.epoch)
+                lease until: \(Timestamp.text(license.leaseExpiry))
+                hardware: \(license.logicalCpusNumber) x \(license.cpuModel), \(license.totalMemorySize) MB
+                address: \(license.addressIpv4.isEmpty ? "none" : license.addressIpv4)
+                last usage report: \(details.lastUsageReport.map { $0.formatted(.iso8601) } ?? "none")
+                """)
+            for row in details.hardware where row.state != .first {
+                print("hardware \(row.id ?? 0), \(row.state.rawValue) on \(Timestamp.text(row.at)): \(row.reason)")
+            }
+        }
+
+        private func showFile() async throws {
             guard let bytes = try StoredFile.read(file, limit: LicenseToken.bytesMax) else {
                 throw LicensingError.absent(path: file)
             }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import AuthorityServer
 import Foundation
 import Licensing
 
@@ -7,9 +8,10 @@ extension LicenseCommand {
         static let configuration = CommandConfiguration(
             abstract: "Signs a licence.",
             discussion: """
-                A DATE is 2027-01-31 (the beginning of that day, UTC) or 2027-01-31T12:00:00Z. Dates in the past and in the future are \
-                taken as they are, so that a licence of any state can be made for a test: `--not-before 2020-01-01 --days 14` has \
-                expired, `--not-before 2999-01-01` is not yet valid. A licence that fpx would refuse for its numbers is not made.
+                A DATE is 2027-01-31 (the beginning of that day, UTC) or 2027-01-31T12:00:00Z. Dates in the past and in the \
+                future are taken as they are, so that a licence of any state can be made for a test: `--not-before 2020-01-01 \
+                --days 14` has expired, `--not-before 2999-01-01` is not yet valid. A licence that fpx would refuse for its \
+                numbers is not made.
                 """)
 
         @Option(help: ArgumentHelp("The private key; the name of the file is the key id.", valueName: "file"))
@@ -95,10 +97,7 @@ extension LicenseCommand {
             if let part = missing.first(where: bind.contains) {
                 throw Refusal(reason: "\(hardware): found no \(part.rawValue), expected one to bind the licence to")
             }
-            let usual: Set<HardwarePart> =
-                issuerType == .offline
-                ? [.cpuModel, .logicalCPUsNumber, .totalMemorySize] : [.cpuModel, .logicalCPUsNumber]
-            return HardwareBinding(machine, binds: bind.isEmpty ? usual.subtracting(missing) : Set(bind))
+            return bind.isEmpty ? .usual(machine, issuerType) : HardwareBinding(machine, binds: Set(bind))
         }
     }
 }

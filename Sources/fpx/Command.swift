@@ -93,18 +93,21 @@ struct Exchange: Sendable {
 
     /// - Parameters:
     ///   - query: name of the query item that carries the argument; nil: the argument is the last component of the path.
+    ///   - seconds: how long the answer may take.
     ///   - as: what the answer is.
     ///   - json: the line for `--json`; nil: the body as it came.
     ///   - refusal: why an answer means that the command failed.
     init<Answer: Decodable & Sendable>(
-        _ path: String, method: Request.Method = .get, query: String? = nil, as: Answer.Type,
+        _ path: String, method: Request.Method = .get, query: String? = nil,
+        seconds: Int = Request.seconds, as: Answer.Type,
         json: (@Sendable (Answer) throws -> String)? = nil,
         refusal: @escaping @Sendable (Answer) -> String? = { _ in nil },
         text: @escaping @Sendable (Answer) throws -> String
     ) {
         request = { argument in
-            guard let argument else { return Request(method, path) }
-            return Request(method, query.map { "\(path)?\($0)=\(argument)" } ?? "\(path)/\(argument)")
+            guard let argument else { return Request(method, path, seconds: seconds) }
+            return Request(
+                method, query.map { "\(path)?\($0)=\(argument)" } ?? "\(path)/\(argument)", seconds: seconds)
         }
         render = { body, wantsJSON in
             // Also where the body is passed on as it is: only what has been understood is shown as the daemon's answer.

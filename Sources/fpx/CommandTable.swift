@@ -14,6 +14,7 @@ enum CommandTable {
         Command("diagnose wad session stats", help: "Counters of each hook, process and CPU", .ask(statistics)),
         Command("show license", help: "The licence in force, in one line", .ask(license)),
         Command("show license_hardware_data", help: "What identifies this hardware, for an offline licence", .ask(hardware)),
+        Command("show usage_report", help: "The usage report that goes to the authority next", .ask(usageReport)),
         Command("show system global", help: "Settings of system global that differ from their defaults", .ask(changedSettings)),
         Command("show full-configuration", help: "The whole configuration", .ask(configuration)),
         Command("show full-configuration system global", help: "All settings of system global", .ask(globalSettings)),
@@ -24,6 +25,7 @@ enum CommandTable {
         Command("abort", mode: .configuration, help: "Leave without changing anything", .abort),
         Command("end", mode: .configuration, help: "Apply and save all changes, or none, and leave", .end),
         Command("commit", help: "Read the licence and the configuration again", .ask(commit)),
+        Command("set renew_license", help: "Ask the authority for a lease now", .ask(renewal)),
         Command("help", help: "All commands", .help),
         Command("exit", help: "Leave the shell", .exit),
         Command("quit", help: "Leave the shell", .exit),
@@ -68,6 +70,9 @@ extension CommandTable {
     {
         try JSONLine.hardware($0)
     }
+    private static let usageReport = Exchange("/v1/usage_report", as: UsageReport.self, json: { try JSONLine.usage($0) }) {
+        try JSONLine.usage($0)
+    }
     private static let configuration = Exchange("/v1/config", as: ConfigurationReport.self) { Text.configuration($0) }
     private static let globalSettings = Exchange(
         "/v1/config", as: ConfigurationReport.self, json: { try JSONLine.section($0.global) }
@@ -79,8 +84,14 @@ extension CommandTable {
     ) {
         Text.section(try $0.global.changed)
     }
+    private static let renewal = Exchange(
+        "/v1/license/renew", method: .post, seconds: Request.secondsWithAuthority, as: RenewalReport.self,
+        refusal: { $0.renewed ? nil : $0.reason ?? "no lease came" }
+    ) {
+        Text.renewal($0)
+    }
     private static let commit = Exchange(
-        "/v1/commit", method: .post, as: CommitReport.self,
+        "/v1/commit", method: .post, seconds: Request.secondsWithAuthority, as: CommitReport.self,
         refusal: { $0.applied ? nil : $0.messages.isEmpty ? "not applied" : $0.messages.joined(separator: "; ") }
     ) {
         Text.commit($0)

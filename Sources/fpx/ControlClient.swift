@@ -9,7 +9,8 @@ import NIOPosix
 /// Where fpxd listens, and for how long and how much of an answer to wait. Each request is a connection of its own.
 struct ControlClient: Sendable {
     let socket: String
-    let timeoutSeconds: Int
+    /// nil: as long as the request's answer may take.
+    let timeoutSeconds: Int?
 
     /// More than the longest answer that there is: 100,000 sessions.
     static let answerBytesMax = 64 << 20
@@ -31,7 +32,7 @@ struct ControlClient: Sendable {
         do {
             answer = try exchange(request)
         } catch {
-            throw failure(error)
+            throw failure(error, of: request)
         }
         let body = Data(answer.body.readableBytesView)
         if (200..<300).contains(answer.status.code) { return body }
@@ -42,11 +43,12 @@ struct ControlClient: Sendable {
     }
 
     private func exchange(_ request: Request) throws -> Answer {
+        let seconds = timeoutSeconds ?? request.seconds
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let answer = loop.makePromise(of: Answer.self)
-        let timer = loop.scheduleTask(in: .seconds(Int64(timeoutSeconds))) { answer.fail(TimedOut()) }
+        let timer = loop.scheduleTask(in: .seconds(Int64(seconds))) { answer.fail(TimedOut()) }
         ClientBootstrap(group: loop)
-            .connectTimeout(.seconds(Int64(timeoutSeconds)))
+            .connectTimeout(.seconds(Int64(seconds)))
             .channelInitializer { channel in
                 answer.futureResult.whenComplete { _ in channel.close(promise: nil) }
                 return channel.eventLoop.makeCompletedFuture {
@@ -60,13 +62,14 @@ struct ControlClient: Sendable {
         return try answer.futureResult.wait()
     }
 
-    private func failure(_ error: any Error) -> Failure {
+    private func failure(_ error: any Error, of request: Request) -> Failure {
         switch error {
         case let error as IOError where error.errnoCode == EACCES || error.errnoCode == EPERM:
             return .noPermission(socket: socket)
         case let error as IOError:
             return .noDaemon(socket: socket, reason: message(of: error.errnoCode))
-        case is TimedOut, ChannelError.connectTimeout: return .noAnswer(socket: socket, seconds: timeoutSeconds)
+        case is TimedOut, ChannelError.connectTimeout:
+            return .noAnswer(socket: socket, seconds: timeoutSeconds ?? request.seconds)
         case is SocketAddressError:
             return .badSocketPath(path: socket, reason: "it has \(socket.utf8.count) bytes; expected 1 to 107")
         case let problem as Conversation.Problem:

@@ -25,8 +25,11 @@ struct FPX: ParsableCommand {
             valueName: "path"))
     var socket: String?
 
-    @Option(help: ArgumentHelp("How long to wait for each answer.", valueName: "seconds"))
-    var timeout = 10
+    @Option(
+        help: ArgumentHelp(
+            "How long to wait for each answer. (default: \(Request.seconds), \(Request.secondsWithAuthority) where the authority is asked)",
+            valueName: "seconds"))
+    var timeout: Int?
 
     @Option(help: ArgumentHelp("Print what makes a shell complete the words of fpx: bash, zsh or fish.", valueName: "shell"))
     var generateCompletion: CompletionScript?
@@ -41,7 +44,7 @@ struct FPX: ParsableCommand {
     var words: [String] = []
 
     mutating func validate() throws {
-        guard (1...3600).contains(timeout) else {
+        if let timeout, !(1...3600).contains(timeout) {
             throw ValidationError("--timeout is \(timeout); expected a number from 1 to 3600")
         }
         if socket == "" { throw ValidationError("--socket is empty; expected a path") }

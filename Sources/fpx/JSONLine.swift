@@ -21,14 +21,19 @@ enum JSONLine {
 
     /// `show license_hardware_data`
     static func hardware(_ hardware: HardwareReport) throws -> String {
-        try object([
+        var members: [(key: String, value: any Encodable)] = [
             ("cpu_model", hardware.cpuModel),
             ("logical_cpus_number", hardware.logicalCpusNumber),
             ("total_memory_size", hardware.totalMemorySize),
             ("addresses_ipv4", hardware.addressesIpv4),
             ("hostname", hardware.hostname),
-        ])
+        ]
+        if let unit = hardware.unitId { members.append(("unit_id", unit)) }
+        return try object(members)
     }
+
+    /// `show usage_report`: the very bytes that go to the authority, and a line end.
+    static func usage(_ report: UsageReport) throws -> String { try encoded(report) + "\n" }
 
     /// `show system global`, in the form of the whole configuration.
     static func section(_ section: Section) throws -> String {

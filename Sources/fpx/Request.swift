@@ -10,10 +10,17 @@ struct Request: Sendable, Equatable {
     /// With the query, if any.
     let path: String
     let body: Data?
+    /// How long an answer may take.
+    let seconds: Int
 
-    init(_ method: Method, _ path: String, body: Data? = nil) {
+    static let seconds = 10
+    /// fpxd waits for the authority for 30 seconds and for its connection for 10.
+    static let secondsWithAuthority = 60
+
+    init(_ method: Method, _ path: String, body: Data? = nil, seconds: Int = Request.seconds) {
         self.method = method
         self.path = path
         self.body = body
+        self.seconds = seconds
     }
 }

@@ -75,6 +75,14 @@ extension Text {
         return joined(lines)
     }
 
+    /// `set renew_license`: the licence in force after it.
+    static func renewal(_ report: RenewalReport) -> String {
+        let license = report.license
+        let reason = license.valid ? "" : license.reason.map { " (\($0.shown))" } ?? ""
+        let days = license.daysLeft.map { ["License days left: \($0)"] } ?? []
+        return joined(["License state: \(license.state.shown)\(reason)"] + days)
+    }
+
     /// `show full-configuration`
     static func configuration(_ report: ConfigurationReport) -> String { report.sections.map(section).joined() }
 

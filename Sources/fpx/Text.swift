@@ -102,12 +102,19 @@ enum Text {
         lines.append(
             "Memory: \(memory.total)k total, \(memory.used)k used (\(share(memory.used))), "
                 + "\(memory.free)k free (\(share(memory.free))), \(freeable)k freeable (\(share(freeable)))")
+        lines.append("Current network usage: \(pair(report.speed, 1_000_000, decimals: 1)) mbits in 10 seconds")
+        lines.append("Average network usage: " + inWindows(report) { "\(pair($0.averageSpeed, 1000, decimals: 0)) kbps" })
         lines.append("Average sessions: " + inWindows(report) { "\($0.averageSessions) sessions" })
         lines.append("Maximal sessions: " + inWindows(report) { "\($0.peakSessions) sessions" })
         lines.append(
             "Average session setup rate: " + inWindows(report, "in last") { "\($0.setupRate) sessions per second" })
         lines.append(uptime(report.uptimeSeconds))
         return joined(lines)
+    }
+
+    /// From clients, then to them, in units of so many bits a second.
+    private static func pair(_ speed: PerformanceReport.Speed, _ unit: Double, decimals: Int) -> String {
+        [speed.bitsIn, speed.bitsOut].map { String(format: "%.\(decimals)f", Double($0) / unit) }.joined(separator: " / ")
     }
 
     private static func inWindows(

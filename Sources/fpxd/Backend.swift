@@ -5,6 +5,7 @@ import ControlAPI
 import ControlPlane
 import Foundation
 import KeyedSessions
+import LicenseClient
 import Licensing
 import Settings
 
@@ -41,11 +42,9 @@ extension Daemon: ControlBackend {
     }
 
     func hardware() -> HardwareReport {
-        let hardware = keeper.hardware
-        return HardwareReport(
-            cpuModel: hardware?.cpuModel ?? "", logicalCpusNumber: hardware?.logicalCPUsNumber ?? 0,
-            totalMemorySize: hardware?.totalMemorySize ?? 0, addressesIpv4: hardware?.addressesIPv4 ?? [],
-            hostname: hardware?.hostname ?? "")
+        var report = HardwareReport(keeper.hardware)
+        report.unitId = unitID
+        return report
     }
 
     func seats() -> SeatsReport {

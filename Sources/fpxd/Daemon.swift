@@ -21,6 +21,7 @@ final class Daemon: Sendable {
         var settings: Settings
         var license: LicenseStatus
         var limits: [Limit]
+        var bandwidth = BandwidthWatch()
         var attached: [Int: String] = [:]
         /// Comings and goings of processes that are not in the events yet.
         var untold: [(Logger.Level, String)] = []
@@ -34,6 +35,10 @@ final class Daemon: Sendable {
     let sessions: KeyedSessions
     let haproxy: HAProxyAgent?
     let keeper: LicenseKeeper
+    let unitID: String
+    /// Nil: licences are put in place by hand.
+    let authority: Authority?
+    let usage = UsageCensus()
     let events: EventLog
     let sampler: Sampler
     let logger: Logger
@@ -56,7 +61,8 @@ final class Daemon: Sendable {
         let (keeper, report) = await LicenseKeeper.load(
             LicenseConfiguration(
                 licenseFile: settings[Setting.licenseFile], evaluatesWhenAbsent: !settings.isSet(Setting.licenseFile),
-                stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]]))
+                stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]],
+                hasAuthority: !settings[Setting.authority].isEmpty))
         let daemon = try Daemon(
             settings: settings, places: places, segment: segment, sessions: sessions, keeper: keeper,
             license: report.status, log: log, logger: logger)
@@ -77,11 +83,17 @@ final class Daemon: Sendable {
         self.segment = segment
         self.sessions = sessions
         self.keeper = keeper
+        unitID = try UnitIdentity.load(stateFolder: places.state)
         self.log = log
         self.logger = logger
-        haproxy = try HAProxyAgent(places, sessions: sessions, logger: logger)
         pools = try LicenseType.allCases.map { try segment.pool($0.poolIndex) }
-        events = EventLog(path: places.events, logger: logger)
+        haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
+        let events = EventLog(path: places.events, logger: logger)
+        self.events = events
+        authority = Authority(settings, unitID: unitID, keeper: keeper) { level, line in
+            // What was done as always is for the log; what went wrong is for people.
+            if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }
+        }
         sampler = Sampler(pools: pools)
         state = Mutex(
             State(settings: settings, license: license, limits: pools.map { Limit(refused: $0.snapshot().refused) }))
@@ -98,7 +110,7 @@ final class Daemon: Sendable {
 
 extension Daemon {
     /// Makes the caps of the licence in force those of the engine, and tells what has changed.
-    private func applyLicense(force: Bool = false) {
+    func applyLicense(force: Bool = false) {
         applying.withLock { _ in
             let license = keeper.status()
             let before = state.withLock { state in
@@ -122,7 +134,12 @@ extension Daemon {
         if force || before.state != license.state || before.reason != license.reason || before.claims != license.claims {
             events.note(license.isValid ? .info : .error, .license, license.sentence)
         }
-        for warning in license.warnings where force || !before.warnings.contains(warning) {
+        // The days left are another number each day; people are told of the days that matter.
+        if let ending = license.ending, force || ending.step != before.ending?.step {
+            events.note(.warning, .license, ending.sentence)
+        }
+        for warning in license.warnings
+        where warning != license.ending?.sentence && (force || !before.warnings.contains(warning)) {
             events.note(.warning, .license, warning)
         }
     }
@@ -165,8 +182,15 @@ extension Daemon {
             messages.append("configuration kept: \(error)")
         }
         if let trouble = log.reopen() { messages.append("no log file: \(trouble)") }
-        let report = await keeper.commit()
+        var report = await keeper.commit()
         applyLicense()
+        // What the authority has settled meanwhile is in force at once.
+        if !report.status.isValid, let authority {
+            let result = await authority.renewal.renew()
+            applyLicense()
+            report = await keeper.commit()
+            if case .failure(let error) = result { messages.append("licence not renewed: \(error)") }
+        }
         if let refused = report.refused {
             applied = false
             messages.append("licence \(report.status.isValid ? "kept" : "refused"): \(refused)")
@@ -199,6 +223,21 @@ extension Daemon {
         }
         for (level, message) in untold { events.note(level, .process, message) }
         for (index, type) in LicenseType.allCases.enumerated() { noteLimit(type, index) }
+        noteBandwidth()
+    }
+
+    private func noteBandwidth() {
+        let speed = sampler.speed()
+        let (licensed, news) = state.withLock { state in
+            let licensed = state.license.isValid ? state.license.claims?.licensedBandwidth ?? 0 : 0
+            return (licensed, state.bandwidth.judge(speed, licensed: licensed))
+        }
+        let sentence = "Bandwidth: \(speed.sentence) over \(Sampler.speedWindow) seconds"
+        switch news {
+        case .over: events.note(.warning, .limit, "\(sentence), more than the licensed \(licensed) mbits")
+        case .below: events.note(.info, .limit, "\(sentence), within the licensed \(licensed) mbits again")
+        case nil: break
+        }
     }
 
     private func lookForProcesses(_ state: inout State, dead: Int) {

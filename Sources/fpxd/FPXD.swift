@@ -39,12 +39,22 @@ struct FPXD: AsyncParsableCommand {
     @Option(help: "Folder of the sockets for HAProxy, spoa.sock and ring.sock; empty: none are served.") var haproxyFolder:
         String?
 
+    @Option(help: "enable or disable: hourly usage report to the authority.") var usageReport: String?
+    @Option(help: "The licensing server, https://HOST[:PORT]; empty: none.") var authority: String?
+    @Option(help: "File with the account key for the authority.") var accountKeyFile: String?
+    @Option(help: "PEM file: whom the authority's certificate must come from; empty: those that the system trusts.")
+    var authorityCa: String?
+    @Option(help: "PEM file: this unit's certificate for the authority; empty: none.") var authorityCertificate: String?
+    @Option(help: "PEM file: the private key of that certificate.") var authorityPrivateKey: String?
+
     private var flags: [String: String] {
         [
             Setting.overLimit: licenseOverlimit, Setting.logLevel: logLevel, Setting.sessionWarning: sessionWarning,
             Setting.segment: segment, Setting.stateFolder: stateFolder, Setting.runFolder: runFolder, Setting.group: group,
             Setting.licenseFile: licenseFile, Setting.trustedKeys: trustedKeys, Setting.logFile: logFile,
-            Setting.haproxyFolder: haproxyFolder,
+            Setting.haproxyFolder: haproxyFolder, Setting.usageReport: usageReport, Setting.authority: authority,
+            Setting.accountKeyFile: accountKeyFile, Setting.authorityCA: authorityCa,
+            Setting.authorityCertificate: authorityCertificate, Setting.authorityPrivateKey: authorityPrivateKey,
         ].compactMapValues { $0 }
     }
 
@@ -103,6 +113,8 @@ struct FPXD: AsyncParsableCommand {
                 daemon.logger.info("Ready: control socket \(daemon.places.controlSocket)")
                 manager.notify("READY=1")
             })
+        // Told of a shutdown before the control socket: who waits there for the authority is answered then.
+        services.append(LicenseService(daemon: daemon))
         services.append(Farewell(manager: manager))
         var quiet = daemon.logger
         quiet.logLevel = .warning

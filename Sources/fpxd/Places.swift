@@ -19,6 +19,8 @@ final class Places: Sendable {
     let haproxy: (agent: String, ring: String)?
     var journal: String { segment + ".sessions" }
     var events: String { state + "/events.jsonl" }
+    /// The one that was sent last.
+    var usageReport: String { state + "/usage_report.json" }
 
     private var segmentFolder: String { (segment as NSString).deletingLastPathComponent }
 

@@ -9,6 +9,9 @@ final class Sampler: Sendable {
     private struct Sample {
         var inUse = 0
         var started = 0
+        var traffic = Traffic()
+        /// Since the sample before: more than one after a pause of the machine.
+        var seconds = 1.0
     }
 
     /// A writer of a process that lives; its counters only grow.
@@ -23,33 +26,48 @@ final class Sampler: Sendable {
         var samples: [Sample] = []
         var next = 0
         var started: [WriterName: UInt64] = [:]
+        /// The most that was seen of each pool's traffic.
+        var traffic: [Traffic] = []
+        var sampledAt = ContinuousClock.now
         var cpus: [[UInt64]] = []
         var shares: [PerformanceReport.CPU] = []
     }
 
     static let secondsKept = 1800
+    /// Seconds that the current speed is an average of.
+    static let speedWindow = 10
 
     private let pools: [Pool]
     private let state = Mutex(State())
 
-    init(pools: [Pool]) {
+    init(pools: [Pool], at now: ContinuousClock.Instant = .now) {
         self.pools = pools
         state.withLock { state in
             // What was there before this process is not a set-up of now.
             (state.started, _) = Self.count(pools, since: [:])
+            state.traffic = pools.map { $0.traffic() }
+            state.sampledAt = now
             state.cpus = Self.readCPUs()
             state.shares = Self.shares(from: state.cpus.map { $0.map { _ in 0 } }, to: state.cpus)
         }
     }
 
     /// Takes a sample: call it each second.
-    func sample() {
+    func sample(at now: ContinuousClock.Instant = .now) {
         let inUse = pools.reduce(0) { $0 + $1.snapshot().inUse }
         let cpus = Self.readCPUs()
+        let traffic = pools.map { $0.traffic() }
         state.withLock { state in
             let (counters, started) = Self.count(pools, since: state.started)
             state.started = counters
-            let sample = Sample(inUse: inUse, started: started)
+            var sample = Sample(inUse: inUse, started: started)
+            for (index, traffic) in traffic.enumerated() {
+                let growth = traffic.growth(since: state.traffic[index])
+                state.traffic[index].add(growth)
+                sample.traffic.add(growth)
+            }
+            sample.seconds = max(1, (now - state.sampledAt) / .seconds(1))
+            state.sampledAt = now
             if state.samples.count < Self.secondsKept {
                 state.samples.append(sample)
             } else {
@@ -77,25 +95,41 @@ final class Sampler: Sendable {
         return (counters, Int(clamping: started))
     }
 
+    /// Of the last `speedWindow` seconds. What was before the start of this process counts as nothing.
+    func speed() -> PerformanceReport.Speed { state.withLock { Self.speed($0) } }
+
+    private static func speed(_ state: State) -> PerformanceReport.Speed {
+        speed(of: latest(speedWindow, state), secondsMin: Double(speedWindow))
+    }
+
+    private static func speed(of samples: [Sample], secondsMin: Double) -> PerformanceReport.Speed {
+        var sum = Traffic()
+        for sample in samples { sum.add(sample.traffic) }
+        return PerformanceReport.Speed(sum, seconds: max(secondsMin, samples.reduce(0) { $0 + $1.seconds }))
+    }
+
     func report(uptimeSeconds: Int) -> PerformanceReport {
         let memory = Self.readMemory()
         return state.withLock { state in
             PerformanceReport(
                 cpus: state.shares, memory: memory, windows: [1, 10, 30].map { Self.window($0, state) },
-                uptimeSeconds: uptimeSeconds)
+                speed: Self.speed(state), uptimeSeconds: uptimeSeconds)
         }
     }
 
+    /// The newest first.
+    private static func latest(_ count: Int, _ state: State) -> [Sample] {
+        (0..<min(count, state.samples.count)).map { state.samples[(state.next + 2 * secondsKept - 1 - $0) % secondsKept] }
+    }
+
     private static func window(_ minutes: Int, _ state: State) -> PerformanceReport.Window {
-        let count = state.samples.count
-        let samples = (0..<min(minutes * 60, count)).map {
-            state.samples[(state.next + 2 * secondsKept - 1 - $0) % secondsKept]
-        }
+        let samples = latest(minutes * 60, state)
         let length = max(1, samples.count)
         return PerformanceReport.Window(
             minutes: minutes, averageSessions: (samples.reduce(0) { $0 + $1.inUse } + length / 2) / length,
             peakSessions: samples.map(\.inUse).max() ?? 0,
-            setupRate: (samples.reduce(0) { $0 + $1.started } + length / 2) / length)
+            setupRate: (samples.reduce(0) { $0 + $1.started } + length / 2) / length,
+            averageSpeed: speed(of: samples, secondsMin: 1))
     }
 }
 

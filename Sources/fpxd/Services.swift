@@ -1,5 +1,6 @@
 // Services: the parts of the daemon that run until it is told to stop.
 
+import Admission
 import ControlPlane
 import Foundation
 import KeyedSessions
@@ -106,13 +107,15 @@ struct HAProxyAgent: Service {
     private let ends: EndServer
 
     /// Nil: the settings say that it is not to be served.
-    init?(_ places: Places, sessions: KeyedSessions, logger: Logger) throws {
+    ///
+    /// - Parameter meter: the pool that haproxy's bytes count in; the licence has one bandwidth for all types.
+    init?(_ places: Places, sessions: KeyedSessions, meter: Pool, logger: Logger) throws {
         guard let paths = places.haproxy else { return nil }
         sockets = [paths.agent, paths.ring]
         var logger = logger
         logger[metadataKey: "hook"] = "haproxy"
         agent = try SPOEServer(settings: .init(path: paths.agent), sessions: sessions, logger: logger)
-        ends = try EndServer(path: paths.ring, sessions: sessions, logger: logger)
+        ends = try EndServer(path: paths.ring, sessions: sessions, logger: logger) { try meter.report(bytesIn: $0, out: $1) }
     }
 
     /// What was counted on both sockets.

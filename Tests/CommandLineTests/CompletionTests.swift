@@ -71,6 +71,7 @@ import Testing
             try Set(candidates("fpx --json show ")) == [
                 "license\tThe licence in force, in one line",
                 "license_hardware_data\tWhat identifies this hardware, for an offline licence",
+                "usage_report\tThe usage report that goes to the authority next",
                 "system\tSettings that differ from their defaults", "full-configuration\tThe whole configuration",
             ])
         #expect(try candidates("fpx --js").map { $0.prefix { $0 != "\t" } } == ["--json"])

@@ -35,6 +35,7 @@ import Testing
             Text.status(Samples.status()), Text.performance(Samples.performance), Text.events(Samples.events),
             try Text.seatsInDetail(Samples.seats()), Text.seats(Samples.seats()), Text.statistics(Samples.statistics),
             Text.license(Samples.license()), try JSONLine.hardware(Samples.hardware),
+            try JSONLine.usage(Samples.usage), Text.renewal(Samples.renewal),
             Text.section(try Samples.configuration().global), Text.configuration(Samples.configuration()),
             Text.sessions(SessionsReport(total: 1, sessions: [Samples.sessions.sessions[0]])),
             Text.cleared(SessionsCleared(cleared: 1)), Text.commit(Samples.commit),
@@ -47,11 +48,12 @@ import Testing
     @Test func samplesAreOfTheRealSettings() throws {
         let rows = daemonsManual.split(separator: "\n").filter { $0.hasPrefix("| `") && $0.count(where: { $0 == "|" }) == 5 }
             .map { $0.split(separator: "|").prefix(2).map { $0.trimmingCharacters(in: [" ", "`"]) } }
+            .map { $0.map { $0 == "none" ? "" : $0 } }
         let sections = Samples.configuration().sections
         #expect(!rows.isEmpty && sections.flatMap(\.settings).map { [$0.name, $0.defaultValue] } == rows)
-        #expect(daemonsManual.contains("The first three can be changed while fpxd runs"))
+        #expect(daemonsManual.contains("The first four can be changed while fpxd runs"))
         #expect(sections.map(\.path) == ["system global", "system daemon"])
-        #expect(sections.map { $0.settings.filter(\.changeable).count } == [3, 0])
+        #expect(sections.map { $0.settings.filter(\.changeable).count } == [4, 0])
         let status = Samples.status()
         #expect(rows.contains(["segment", status.segment]))
         #expect(daemonsManual.contains("`\(status.configurationFile ?? "none")`"))

@@ -33,7 +33,7 @@ import Testing
         let line = "    set license-overlimit bypass\n"
         #expect(try run("show full system global | grep license") == .done(line))
         #expect(try run("show", "full", "system", "global", "|", "grep", "-i", "LICENSE") == .done(line))
-        #expect(try run("show full system global | grep set | grep -v log | grep -v session") == .done(line))
+        #expect(try run("show full system global | grep set | grep -v log | grep -v session | grep -v usage") == .done(line))
         // The whole configuration has other settings of that name.
         #expect(
             try run("show full | grep license")
@@ -105,6 +105,25 @@ import Testing
         let count = daemon.requests.count
         #expect(try Program.run(["config system global set license-overlimit block edn"], socket: daemon.socket).status == 2)
         #expect(daemon.requests.count == count)
+    }
+
+    /// The licence in force is printed all the same; exit status 1 and the reason are for scripts.
+    @Test func aRenewalThatFails() throws {
+        let refusing = try TestDaemon { request, body in
+            guard request == "POST /v1/license/renew" else { return Samples.answer(request, body) }
+            return .value(
+                RenewalReport(renewed: false, reason: "the authority refuses (held): a person looks", license: Samples.summary))
+        }
+        #expect(
+            try Program.run(["set", "renew_license"], socket: refusing.socket)
+                == .failed(
+                    1, "the authority refuses (held): a person looks", output: "License state: Active\nLicense days left: 71\n")
+        )
+        let daemon = try TestDaemon()
+        #expect(
+            try Program.run(["set", "renew_license"], socket: daemon.socket)
+                == .done("License state: Active\nLicense days left: 71\n"))
+        #expect(daemon.requests == ["POST /v1/license/renew"])
     }
 
     @Test func scriptsStopAtTheFirstError() throws {

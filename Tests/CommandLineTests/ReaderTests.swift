@@ -142,7 +142,9 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         #expect(try words(["diag", "wad", "session", "list"]) == ["LIMIT", "<Enter>"])
         #expect(try words(["show"], "lic") == ["license", "license_hardware_data"])
         let section = try Samples.configuration().global
-        #expect(try words(["set"], "", section, .configuration) == ["license-overlimit", "log-level", "session-warning"])
+        #expect(
+            try words(["set"], "", section, .configuration)
+                == ["license-overlimit", "log-level", "session-warning", "usage-report"])
         #expect(try words(["set", "license-o"], "", section, .configuration) == ["bypass", "block"])
         #expect(try words(["set", "session-warning"], "", section, .configuration) == ["VALUE"])
         #expect(throws: Failure.self) { try words(["show"], "x") }
@@ -242,7 +244,7 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
             draft.change
                 == ConfigurationChange(path: "system global", set: ["license-overlimit": "block"], unset: ["session-warning"])
         )
-        #expect(draft.section.settings.map(\.value) == ["block", "info", "80"])
+        #expect(draft.section.settings.map(\.value) == ["block", "info", "80", "enable"])
         try draft.set("session-warning", to: "60")
         #expect(draft.change.unset == [])
         #expect(!draft.isEmpty)

@@ -78,14 +78,30 @@ enum Samples {
         ],
         memory: .init(total: 8_000_000, used: 2_000_000, free: 5_000_000, available: 5_500_000),
         windows: [
-            .init(minutes: 1, averageSessions: 812, peakSessions: 900, setupRate: 30),
-            .init(minutes: 10, averageSessions: 700, peakSessions: 950, setupRate: 20),
-            .init(minutes: 30, averageSessions: 600, peakSessions: 1000, setupRate: 10),
+            .init(
+                minutes: 1, averageSessions: 812, peakSessions: 900, setupRate: 30,
+                averageSpeed: .init(bitsIn: 1_234_567, bitsOut: 45_678_900)),
+            .init(
+                minutes: 10, averageSessions: 700, peakSessions: 950, setupRate: 20,
+                averageSpeed: .init(bitsIn: 499, bitsOut: 1500)),
+            .init(
+                minutes: 30, averageSessions: 600, peakSessions: 1000, setupRate: 10,
+                averageSpeed: .init(bitsIn: 0, bitsOut: 0)),
         ],
-        uptimeSeconds: 3 * 3600)
+        speed: .init(bitsIn: 12_345_678, bitsOut: 400_000), uptimeSeconds: 3 * 3600)
 
     static let hardware = HardwareReport(
-        cpuModel: "AMD EPYC 7B13", logicalCpusNumber: 2, totalMemorySize: 7973, addressesIpv4: ["192.0.2.1"], hostname: "gw1")
+        cpuModel: "AMD EPYC 7B13", logicalCpusNumber: 2, totalMemorySize: 7973, addressesIpv4: ["192.0.2.1"], hostname: "gw1",
+        unitId: "3b9dbf2c-7d53-4f0e-9a43-0d5f4a4a2f10")
+
+    static let usage = UsageReport(
+        version: "0.3.0", hooks: ["haproxy", "nginx"], incomingSpeed: 12_345_678, outgoingSpeed: 400_000,
+        activeClientsIpv4: 812,
+        activeClientsIpv6: 37, sessions: 905, admissionsPerSecond: 30, virtualization: "kvm", censusMicroseconds: 1840,
+        kernel: "6.1.0-18-amd64", distribution: "debian", distributionVersion: "12", cpuFlags: ["fpu", "sse2", "avx2"],
+        features: ["haproxy-agent", "license-overlimit-bypass", "membarrier", "rseq"])
+
+    static let renewal = RenewalReport(renewed: true, reason: nil, license: summary)
 
     static func configuration(_ values: [String: String] = [:]) -> ConfigurationReport {
         func setting(_ name: String, _ standard: String, _ allowed: [String]?, _ help: String, _ changes: Bool = true)
@@ -102,6 +118,7 @@ enum Samples {
                     setting("license-overlimit", "bypass", ["bypass", "block"], "Verdict of a session over the limit"),
                     setting("log-level", "info", ["debug", "info", "warning", "error"], "Least severe lines that are logged"),
                     setting("session-warning", "80", nil, "Share of the licensed sessions that raises a warning"),
+                    setting("usage-report", "enable", ["enable", "disable"], "Hourly usage report to the authority"),
                 ]),
             .init(
                 path: "system daemon",
@@ -114,6 +131,11 @@ enum Samples {
                     setting("trusted-keys", "/etc/fpx/keys", nil, "Folder of the authority's public keys", false),
                     setting("log-file", "/var/log/fpxd.log", nil, "Log file besides standard error", false),
                     setting("haproxy-folder", "/run/fpx", nil, "Folder of the sockets for HAProxy", false),
+                    setting("authority", "", nil, "The licensing server", false),
+                    setting("account-key-file", "/etc/fpx/account.key", nil, "File with the account key", false),
+                    setting("authority-ca", "", nil, "Whom the authority's certificate must come from", false),
+                    setting("authority-certificate", "", nil, "This unit's certificate", false),
+                    setting("authority-private-key", "", nil, "Its private key", false),
                 ]),
         ])
     }
@@ -143,6 +165,8 @@ enum Samples {
         case "PATCH /v1/config": patched(body)
         case "GET /v1/performance": .value(performance)
         case "POST /v1/commit": .value(commit)
+        case "POST /v1/license/renew": .value(renewal)
+        case "GET /v1/usage_report": .value(usage)
         case "GET /v1/events", "GET /v1/events?limit=2": .value(events)
         default: .refusal(404, "not_found", "nothing at \(request)")
         }

@@ -119,7 +119,7 @@ import Testing
         #expect(
             try JSONLine.hardware(Samples.hardware)
                 == #"{"cpu_model":"AMD EPYC 7B13","logical_cpus_number":2,"total_memory_size":7973,"#
-                + #""addresses_ipv4":["192.0.2.1"],"hostname":"gw1"}"# + "\n")
+                + #""addresses_ipv4":["192.0.2.1"],"hostname":"gw1","unit_id":"3b9dbf2c-7d53-4f0e-9a43-0d5f4a4a2f10"}"# + "\n")
     }
 
     @Test func performance() {
@@ -128,6 +128,8 @@ import Testing
                 CPU states: 1% user 2% system 0% nice 96% idle 1% iowait 0% irq 0% softirq
                 CPU0 states: 2% user 4% system 0% nice 92% idle 2% iowait 0% irq 0% softirq
                 Memory: 8000000k total, 2000000k used (25.0%), 5000000k free (62.5%), 500000k freeable (6.3%)
+                Current network usage: 12.3 / 0.4 mbits in 10 seconds
+                Average network usage: 1235 / 45679 kbps in 1 minute, 0 / 2 kbps in 10 minutes, 0 / 0 kbps in 30 minutes
                 Average sessions: 812 sessions in 1 minute, 700 sessions in 10 minutes, 600 sessions in 30 minutes
                 Maximal sessions: 900 sessions in 1 minute, 950 sessions in 10 minutes, 1000 sessions in 30 minutes
                 Average session setup rate: 30 sessions per second in last 1 minute, \
@@ -191,6 +193,7 @@ import Testing
                 set license-overlimit block
                 set log-level info
                 set session-warning 80
+                set usage-report enable
             end
 
             """
@@ -206,6 +209,11 @@ import Testing
                     set trusted-keys /etc/fpx/keys
                     set log-file ""
                     set haproxy-folder /run/fpx
+                    set authority ""
+                    set account-key-file /etc/fpx/account.key
+                    set authority-ca ""
+                    set authority-certificate ""
+                    set authority-private-key ""
                 end
 
                 """)
@@ -225,6 +233,7 @@ import Testing
         let outputs = [
             Text.status(status), Text.license(license), Text.seats(Samples.seats(summary)),
             try Text.seatsInDetail(Samples.seats(summary)), Text.table([[evil]]),
+            Text.renewal(RenewalReport(renewed: false, reason: evil, license: summary)),
             Text.commit(CommitReport(applied: true, license: summary, messages: [evil])),
             Text.section(try Samples.configuration(["session-warning": evil]).global), "\(Failure.refused(message: evil))\n",
         ]

@@ -44,8 +44,10 @@ final class DaemonControl: Sendable {
     /// - Parameters:
     ///   - cap: licensed sessions of the licence; nil: none is put in place.
     ///   - launcher: a command that starts fpxd with less than this process may do.
+    ///   - authority: where its licences come from, in place of one that is signed here.
     init(
-        segment path: String = newSegmentPath(), cap: Int? = 3, policy: OverLimitPolicy = .bypass, launcher: [String] = []
+        segment path: String = newSegmentPath(), cap: Int? = 3, policy: OverLimitPolicy = .bypass, launcher: [String] = [],
+        authority: AuthorityControl? = nil
     ) throws {
         folder = try TemporaryFolder()
         segmentPath = path
@@ -54,11 +56,18 @@ final class DaemonControl: Sendable {
         // nginx gives up root; its workers must be able to open the segment.
         command =
             launcher + [try Programs.path("fpxd"), "--home", folder.path + "/home", "--segment", path, "--group", "www-data"]
+            + (authority?.flags ?? [])
         try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
-        try authority("keys", "new", "--name", "test", "--out", folder.path)
+        try self.authority("keys", "new", "--name", "test", "--out", folder.path)
         try FileManager.default.createDirectory(atPath: home + "/keys", withIntermediateDirectories: true)
         try FileManager.default.copyItem(atPath: folder.path + "/test.pem", toPath: home + "/keys/test.pem")
-        if let cap { try sign(cap: cap) }
+        if let authority {
+            for name in try FileManager.default.contentsOfDirectory(atPath: authority.keys) where name.hasSuffix(".pem") {
+                try FileManager.default.copyItem(atPath: authority.keys + "/" + name, toPath: home + "/keys/" + name)
+            }
+        } else if let cap {
+            try sign(cap: cap)
+        }
         try start()
         if policy != .bypass { try set(policy: policy) }
     }

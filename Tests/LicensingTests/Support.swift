@@ -48,12 +48,14 @@ final class Unit: Sendable {
     let now = Mutex(start)
     let hardware = Mutex<Hardware?>(machine)
     let named: Bool
+    let hasAuthority: Bool
 
     /// - Parameter named: whether the operator has named a licence file, so that its absence is no evaluation.
-    init(named: Bool = true) throws {
+    init(named: Bool = true, hasAuthority: Bool = false) throws {
         folder = try Folder()
         key = try SigningKey(id: "k1")
         self.named = named
+        self.hasAuthority = hasAuthority
         try FileManager.default.createDirectory(atPath: folder.path + "/keys", withIntermediateDirectories: true)
         try folder.write(key.publicPEM, "keys/k1.pem")
     }
@@ -61,7 +63,7 @@ final class Unit: Sendable {
     var configuration: LicenseConfiguration {
         LicenseConfiguration(
             licenseFile: folder.path + "/license.lic", evaluatesWhenAbsent: !named, stateFolder: folder.path + "/var/state",
-            trustedKeys: [folder.path + "/keys"])
+            trustedKeys: [folder.path + "/keys"], hasAuthority: hasAuthority)
     }
 
     func load() async -> (keeper: LicenseKeeper, report: CommitReport) {

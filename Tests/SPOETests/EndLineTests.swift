@@ -46,7 +46,18 @@ import Testing
         #expect(line("END a --")?.verdict == nil)
         #expect(line("END a -- inspect")?.verdict == "inspect")
         #expect(line("END a CD -")?.verdict == "-")
-        for bad in ["", "END", "end a", "ENDa", "END a b c d", "START a --", "GET / HTTP/1.1"] { #expect(line(bad) == nil) }
+        let metered = try #require(line("END a -- inspect 12 0"))
+        #expect(metered.verdict == "inspect" && metered.bytesIn == 12 && metered.bytesOut == 0)
+        for (text, bytesIn, bytesOut) in [
+            ("END a -- bypass", nil, nil), ("END a -- bypass - 7", nil, 7), ("END a -- bypass 1e3 0x7", nil, nil),
+            ("END a -- bypass -1 \(Int.max)", -1, Int.max), ("END a -- bypass 9223372036854775808 \u{0}", nil, nil),
+        ] as [(String, Int?, Int?)] {
+            let found = try #require(line(text), "\(text)")
+            #expect(found.verdict == "bypass" && found.bytesIn == bytesIn && found.bytesOut == bytesOut, "\(text)")
+        }
+        for bad in ["", "END", "end a", "ENDa", "END a b c 1", "END a b c 1 2 3", "START a --", "GET / HTTP/1.1"] {
+            #expect(line(bad) == nil)
+        }
     }
 
     /// Whatever comes: no trap, bounded memory, and whole lines behind garbage are found again.

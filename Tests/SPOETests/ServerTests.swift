@@ -243,7 +243,10 @@ import Testing
     @Test func endsOfSessions() async throws {
         let fixture = try Fixture(cap: 100)
         let path = fixture.folder + "/ring.sock"
-        let server = try EndServer(path: path, connectionsMax: 2, sessions: fixture.sessions, logger: quiet)
+        let pool = try fixture.observer.pool(0)
+        let server = try EndServer(path: path, connectionsMax: 2, sessions: fixture.sessions, logger: quiet) {
+            try pool.report(bytesIn: $0, out: $1)
+        }
         try await server.start()
         for index in 0..<10 {
             _ = fixture.sessions.admit(try SessionRequest(key: SessionKey("k\(index)"), hook: .haproxy, pool: 0))
@@ -261,9 +264,16 @@ import Testing
         #expect(fixture.sessions.count(.unknownEnds, of: .haproxy) == 1)
         #expect(fixture.sessions.count(.repeatedEnds, of: .haproxy) == 1)
         #expect(server.counters["garbage"] == 1)
+        // So far k1, k2, k3, k4 and twice k-none came without bytes; what was refused or not asked for counts neither way.
+        #expect(server.counters["unmetered"] == 6)
+        #expect(pool.traffic() == Traffic())
         let second = try RawClient(unix: path)
-        second.send(counted("END k6"))
-        #expect(try await eventually { try fixture.inUse() == 4 })
+        second.send(counted("END k6 -- inspect 1000 20\nEND k7 -- bypass 5 0\nEND k8 -- - 7 7\nEND x -- block 7 7"))
+        second.send(counted("END k9 -- inspect 3 1125899906842625\nEND y CD inspect -3 9\nEND z -- inspect 1 1"))
+        #expect(try await eventually { pool.traffic() == Traffic(bytesIn: 1006, bytesOut: 21) })
+        #expect(server.counters["lines"] == 15)
+        #expect(try fixture.inUse() == 1)
+        #expect(server.counters["unmetered"] == 8)
         let third = try RawClient(unix: path)
         #expect(third.receiveAll() == [])
         await server.shutdown()

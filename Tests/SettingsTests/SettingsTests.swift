@@ -126,7 +126,8 @@ import Testing
         #expect(rows.map { $0[0] } == Setting.all.map(\.name))
         let home = Settings.Defaults(home: "/H")
         for row in rows {
-            #expect(row[1] == defaults.values[row[0]], "\(row[0])")
+            let standard = defaults.values[row[0]] ?? ""
+            #expect(row[1] == (standard.isEmpty ? "none" : standard), "\(row[0])")
             let value = home.values[row[0]]?.replacing("/H/", with: "H/") ?? ""
             #expect(row[2] == (value.isEmpty ? "none" : value), "\(row[0])")
         }

@@ -3,7 +3,7 @@
 import Foundation
 
 /// A JSON schema (the part of it that our types need).
-indirect enum Schema: Equatable, Sendable {
+package indirect enum Schema: Equatable, Sendable {
     case string, integer, boolean
     case dateTime
     case array(Schema)
@@ -11,13 +11,13 @@ indirect enum Schema: Equatable, Sendable {
     /// Properties in the type's order; those that may be absent.
     case object([Property])
 
-    struct Property: Equatable, Sendable {
-        let name: String
-        let schema: Schema
-        let required: Bool
+    package struct Property: Equatable, Sendable {
+        package let name: String
+        package let schema: Schema
+        package let required: Bool
     }
 
-    static func of(_ type: any Decodable.Type) throws -> Schema {
+    package static func of(_ type: any Decodable.Type) throws -> Schema {
         switch type {
         case is String.Type: return .string
         case is Int.Type: return .integer
@@ -32,13 +32,16 @@ indirect enum Schema: Equatable, Sendable {
         }
     }
 
-    var propertyNames: Set<String> {
-        if case .object(let properties) = self { return Set(properties.map(\.name)) }
-        return []
+    /// As JSONEncoder's strategy makes it of our names, which have no runs of capitals.
+    static func snakeCase(_ name: String) -> String {
+        name.reduce(into: "") { text, letter in
+            if letter.isUppercase { text += "_" }
+            text += letter.lowercased()
+        }
     }
 
     /// As OpenAPI 3.1 writes it.
-    var json: [String: Any] {
+    package var json: [String: Any] {
         switch self {
         case .string: return ["type": "string"]
         case .integer: return ["type": "integer"]
@@ -78,15 +81,7 @@ private final class Recorder: Decoder {
     func singleValueContainer() throws -> any SingleValueDecodingContainer { throw Unsupported() }
 
     func note(_ key: any CodingKey, _ schema: Schema, required: Bool) {
-        properties.append(Schema.Property(name: snakeCase(key.stringValue), schema: schema, required: required))
-    }
-
-    /// As JSONEncoder's strategy makes it of our names, which have no runs of capitals.
-    private func snakeCase(_ name: String) -> String {
-        name.reduce(into: "") { text, letter in
-            if letter.isUppercase { text += "_" }
-            text += letter.lowercased()
-        }
+        properties.append(Schema.Property(name: Schema.snakeCase(key.stringValue), schema: schema, required: required))
     }
 }
 

@@ -1,0 +1,213 @@
+// LeaseRule: what a unit that asks gets. Reads the database and changes nothing.
+
+import AuthorityAPI
+import ControlAPI
+import Foundation
+import GRDB
+import Licensing
+
+struct LeaseRule {
+    let database: Database
+    let question: Question<LeaseRequest>
+    let now: Int
+    /// Of a licence, should one be new.
+    let newID: String
+    let reissues: Int
+
+    private var machine: Hardware { Hardware(question.body.hardware) }
+
+    func decide() throws -> LeaseDecision {
+        guard let license = try LicenseRow.latest(ofUnit: question.unitID, customerID: question.customerID, database) else {
+            return try first()
+        }
+        guard let subscription = try Subscription.fetchOne(database, key: license.subscriptionId) else {
+            throw AuthorityError.absent(what: "subscription", found: "\(license.subscriptionId)")
+        }
+        if license.state == .cancelled {
+            return .refused(.cancelled, "licence \(license.id) was cancelled")
+        }
+        if subscription.customerId != question.customerID {
+            return .refused(.noSubscription, "unit \(question.unitID) has a licence of another customer")
+        }
+        if license.state == .suspended {
+            return .refused(.suspended, "licence \(license.id) is suspended: found suspended, expected active")
+        }
+        if license.issuerType == .offline {
+            return .refused(.offline, "licence \(license.id) is an offline one: it is not renewed, its file is replaced")
+        }
+        if subscription.paidUntil <= now { return paidUntilPassed(subscription) }
+        return try renew(license, subscription)
+    }
+
+    private func paidUntilPassed(_ subscription: Subscription) -> LeaseDecision {
+        .refused(
+            .paidUntilPassed,
+            "subscription \(subscription.id ?? 0): found one paid until \(Timestamp.text(subscription.paidUntil)), expected "
+                + "one that is paid for now")
+    }
+
+    // MARK: First contact
+
+    private func first() throws -> LeaseDecision {
+        let all = try Subscription.fetchAll(
+            database, sql: "SELECT * FROM subscription WHERE customer_id = ? ORDER BY paid_until DESC, id",
+            arguments: [question.customerID])
+        guard let longest = all.first else {
+            return .refused(.noSubscription, "found no subscription of this customer, expected one")
+        }
+        let paid = all.filter { $0.paidUntil > now }
+        if paid.isEmpty { return paidUntilPassed(longest) }
+        guard let subscription = try paid.first(where: { try $0.freeUnits(database) > 0 }) else {
+            return .refused(
+                .noSubscription,
+                "found \(paid.reduce(0) { $0 + $1.units }) units with a licence, expected a subscription with a unit to spare")
+        }
+        let license = LicenseRow(
+            id: newID, subscriptionId: subscription.id ?? 0, unitId: question.unitID, issuerType: .automatic, state: .active,
+            epoch: 0, issuedAt: now, leaseExpiry: 0, machine: machine, address: machine.addressIPv4)
+        let assignment = HardwareRow(
+            id: nil, licenseId: newID, at: now, hardware: question.body.hardware, state: .first, reason: "")
+        return try grant("license.issued", license, subscription, assignment: assignment, reissuesLeft: reissuesLeft(newID))
+    }
+
+    // MARK: Renewal
+
+    private func renew(_ license: LicenseRow, _ subscription: Subscription) throws -> LeaseDecision {
+        let left = try reissuesLeft(license.id)
+        var changes = HardwareBinding.usual(license.machine, .automatic).mismatches(with: machine)
+        let isSameMachine = changes.isEmpty
+        // A unit that has no address at the moment has not moved, and one that had none has one now.
+        let hasMoved =
+            !license.addressIpv4.isEmpty && !machine.addressesIPv4.isEmpty
+            && !machine.addressesIPv4.contains(license.addressIpv4)
+        if hasMoved {
+            changes.append(
+                HardwareMismatch(part: .addressIPv4, licensed: license.addressIpv4, found: machine.addressIPv4))
+        }
+        var row = HardwareRow(
+            id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .accepted,
+            reason: changes.map(\.description).joined(separator: "; "))
+        if hasMoved || !isSameMachine && left == 0 {
+            row.state = .held
+            return .held(license, row)
+        }
+        var renewed = license
+        renewed.set(machine, address: license.addressIpv4.isEmpty ? machine.addressIPv4 : license.addressIpv4)
+        if isSameMachine {
+            return try grant("license.renewed", renewed, subscription, assignment: nil, reissuesLeft: left)
+        }
+        return try grant("license.reissued", renewed, subscription, assignment: row, reissuesLeft: left - 1)
+    }
+
+    private func reissuesLeft(_ licenseID: String) throws -> Int {
+        let used = try Int.fetchOne(
+            database,
+            sql: "SELECT count(*) FROM hardware_assignment WHERE license_id = ? AND state = 'accepted' AND at > ?",
+            arguments: [licenseID, now - AuthorityStore.reissueSeconds])
+        return max(reissues - (used ?? 0), 0)
+    }
+
+    private func grant(
+        _ kind: String, _ license: LicenseRow, _ subscription: Subscription, assignment: HardwareRow?, reissuesLeft: Int
+    ) throws -> LeaseDecision {
+        .granted(
+            try Grant(
+                kind: kind, license: license, subscription: subscription,
+                leaseExpiry: min(now + AuthorityStore.leaseSeconds, subscription.paidUntil), assignment: assignment,
+                reissuesLeft: reissuesLeft, now: now, database))
+    }
+}
+
+extension Grant {
+    /// The licence with its next epoch and a lease from now on.
+    init(
+        kind: String, license: LicenseRow, subscription: Subscription, leaseExpiry: Int, assignment: HardwareRow?,
+        reissuesLeft: Int, now: Int, _ database: Database
+    ) throws {
+        guard let ring = try AuthorityStore.ring(database, now: now) else { throw AuthorityStore.noKey }
+        let customer = try String.fetchOne(
+            database, sql: "SELECT name FROM customer WHERE id = ?", arguments: [subscription.customerId])
+        var license = license
+        license.epoch += 1
+        license.leaseExpiry = leaseExpiry
+        self.kind = kind
+        self.license = license
+        isNew = license.epoch == 1
+        self.ring = ring
+        self.assignment = assignment
+        self.reissuesLeft = reissuesLeft
+        claims = LicenseClaims(
+            issuer: "fpx-authority", customer: customer ?? "", licenseID: license.id, issuedAt: now, notBefore: now,
+            leaseExpiry: leaseExpiry, paidUntil: subscription.paidUntil, seats: subscription.seats,
+            modelMax: subscription.modelMax, sessionsPerSeat: subscription.sessionsPerSeat,
+            licensedBandwidth: subscription.bandwidth, businessType: subscription.businessType,
+            issuerType: license.issuerType, hardware: .usual(license.machine, license.issuerType), epoch: license.epoch)
+    }
+}
+
+extension HardwareBinding {
+    /// Bound to CPU model and CPU count; offline, to memory too. An empty text binds to nothing, and would fit every unit that
+    /// has none either: some kernels name no CPU model.
+    package static func usual(_ machine: Hardware, _ issuerType: IssuerType) -> HardwareBinding {
+        var binds: Set<HardwarePart> = [.cpuModel, .logicalCPUsNumber]
+        if issuerType == .offline { binds.insert(.totalMemorySize) }
+        if machine.cpuModel.isEmpty { binds.remove(.cpuModel) }
+        return HardwareBinding(machine, binds: binds)
+    }
+}
+
+extension Hardware {
+    package init(_ report: HardwareReport) {
+        self.init(
+            cpuModel: report.cpuModel, logicalCPUsNumber: report.logicalCpusNumber, totalMemorySize: report.totalMemorySize,
+            addressesIPv4: report.addressesIpv4, hostname: report.hostname)
+    }
+}
+
+extension LicenseRow {
+    init(
+        id: String, subscriptionId: Int64, unitId: String, issuerType: IssuerType, state: LicenseRowState, epoch: Int,
+        issuedAt: Int, leaseExpiry: Int, machine: Hardware, address: String
+    ) {
+        self.init(
+            id: id, subscriptionId: subscriptionId, unitId: unitId, issuerType: issuerType, state: state, epoch: epoch,
+            issuedAt: issuedAt, leaseExpiry: leaseExpiry, cpuModel: machine.cpuModel,
+            logicalCpusNumber: machine.logicalCPUsNumber, totalMemorySize: machine.totalMemorySize, addressIpv4: address)
+    }
+
+    /// The machine that it is for.
+    var machine: Hardware {
+        Hardware(
+            cpuModel: cpuModel, logicalCPUsNumber: logicalCpusNumber, totalMemorySize: totalMemorySize,
+            addressesIPv4: addressIpv4.isEmpty ? [] : [addressIpv4], hostname: "")
+    }
+
+    mutating func set(_ machine: Hardware, address: String) {
+        cpuModel = machine.cpuModel
+        logicalCpusNumber = machine.logicalCPUsNumber
+        totalMemorySize = machine.totalMemorySize
+        addressIpv4 = address
+    }
+
+    /// The live licence of a unit, whosever it is; else the last one that was cancelled of this customer's.
+    static func latest(ofUnit unitID: String, customerID: Int64, _ database: Database) throws -> LicenseRow? {
+        try fetchOne(
+            database,
+            sql: """
+                SELECT license.* FROM license JOIN subscription ON subscription.id = subscription_id
+                WHERE unit_id = ? AND (state <> 'cancelled' OR customer_id = ?)
+                ORDER BY state = 'cancelled', issued_at DESC, license.rowid DESC LIMIT 1
+                """, arguments: [unitID, customerID])
+    }
+}
+
+extension Subscription {
+    var seats: PerType<Int> { PerType(furl: seatsFurl, fnbi: seatsFnbi, fcas: seatsFcas) }
+    var modelMax: PerType<Int> { PerType(furl: modelMaxFurl, fnbi: modelMaxFnbi, fcas: modelMaxFcas) }
+
+    func freeUnits(_ database: Database) throws -> Int {
+        let used = try Int.fetchOne(
+            database, sql: "SELECT count(*) FROM license WHERE subscription_id = ? AND state <> 'cancelled'", arguments: [id])
+        return units - (used ?? 0)
+    }
+}

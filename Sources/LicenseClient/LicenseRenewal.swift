@@ -1,0 +1,234 @@
+// LicenseRenewal: keeps a unit's licence alive.
+//
+// One renewal, and what a crash after each step leaves:
+//
+//     the question is written down        it is asked again as the same question, within an hour
+//     asked, answered, checked            the same: the authority answers the same again, and nothing is gained twice
+//     announced keys are added            keys too many, which the next answer removes
+//     the licence is put in place         it is in force at the next start, which sees that the question is answered
+//     the keeper commits                  as before
+//     keys not announced any more go      as before, with keys too many until the next answer
+//     the outcome is written down         done
+//
+// Every file is put in place as one step (StoredFile), and nothing is written before all is checked. So a refusal, a forged answer or
+// a crash leaves the licence in force as it is.
+
+import AuthorityAPI
+import ControlAPI
+import Foundation
+import Licensing
+import Logging
+
+/// What a renewal came to.
+package struct Renewal: Equatable, Sendable {
+    package var licenseID: String
+    package var epoch: Int
+    /// A begun one counted.
+    package var daysLeft: Int
+    package var externalAddress: String
+    package var reissuesLeft: Int
+
+    package init(licenseID: String, epoch: Int, daysLeft: Int, externalAddress: String, reissuesLeft: Int) {
+        self.licenseID = licenseID
+        self.epoch = epoch
+        self.daysLeft = daysLeft
+        self.externalAddress = externalAddress
+        self.reissuesLeft = reissuesLeft
+    }
+}
+
+/// Renews on schedule and on demand, one renewal at a time.
+package actor LicenseRenewal {
+    private static let questionAgeMax = 3600
+
+    private let client: LicenseClient
+    private let keeper: LicenseKeeper
+    private let version: String
+    private let log: @Sendable (Logger.Level, String) -> Void
+    private var schedule: RenewalSchedule
+    private var running: Task<Result<Renewal, LicenseClientError>, Never>?
+
+    /// - Parameters:
+    ///   - keeper: its clock and hardware are those of the unit; its configuration says where files lie.
+    ///   - version: of the daemon, for the authority.
+    ///   - jitter: any number in the range; tests choose it.
+    ///   - log: told what is done, a line each.
+    package init(
+        client: LicenseClient, keeper: LicenseKeeper, version: String,
+        jitter: @escaping @Sendable (ClosedRange<Int>) -> Int = { Int.random(in: $0) },
+        log: @escaping @Sendable (Logger.Level, String) -> Void
+    ) {
+        self.client = client
+        self.keeper = keeper
+        self.version = version
+        self.log = log
+        Self.finishWhatACrashCutShort(keeper)
+        let isNeeded = !keeper.status().isValid || keeper.held == nil
+        schedule = RenewalSchedule(
+            unitID: client.unitID, lastSuccess: isNeeded ? nil : keeper.record.lastSuccess, jitter: jitter)
+    }
+
+    /// A licence of a later epoch than the open question names is the answer to it: only the outcome is not written down.
+    private static func finishWhatACrashCutShort(_ keeper: LicenseKeeper) {
+        guard let question = keeper.record.question, let held = keeper.held?.claims,
+            let asked = try? ControlJSON.decoder().decode(LeaseRequest.self, from: Data(question.body.utf8)),
+            asked.licenseId ?? held.licenseID == held.licenseID, held.epoch > asked.epoch ?? -1,
+            held.issuedAt >= question.askedAt - ClockWitness.toleranceSeconds
+        else { return }
+        keeper.remember {
+            $0.lastContact = max($0.lastContact, held.issuedAt)
+            $0.lastSuccess = held.issuedAt
+            $0.question = nil
+            if let refusal = $0.refusal, refusal.at <= held.issuedAt { $0.refusal = nil }
+        }
+    }
+
+    /// When the authority is asked next, by the unit's clock; in the past: at the next `renewIfDue`.
+    package var nextAt: Int { schedule.next }
+
+    /// Renews where it is time to; call it every second or so.
+    /// - Returns: nil where it was not time.
+    package func renewIfDue() async -> Result<Renewal, LicenseClientError>? {
+        guard schedule.isDue(keeper.currentTime) else { return nil }
+        return await renew()
+    }
+
+    /// Renews now. Who asks while a renewal is under way gets its outcome.
+    ///
+    /// The licence in force may be another one afterwards, and may have ended by a refusal: ask the keeper.
+    package func renew() async -> Result<Renewal, LicenseClientError> {
+        if let running { return await running.value }
+        let task = Task { await attempt() }
+        running = task
+        let result = await task.value
+        return result
+    }
+
+    /// Breaks off a renewal that waits for the authority: the daemon is told to stop. It is asked again at the next start.
+    package func cancel() { running?.cancel() }
+
+    private func attempt() async -> Result<Renewal, LicenseClientError> {
+        defer { running = nil }
+        log(.info, "Start automatic license refresh process")
+        do throws(LicenseClientError) {
+            let renewal = try await renewOnce()
+            schedule.succeeded(at: keeper.currentTime)
+            return .success(renewal)
+        } catch {
+            var retryAfter: Int?
+            if case .refused(_, _, let seconds) = error { retryAfter = seconds }
+            schedule.failed(at: keeper.currentTime, retryAfter: retryAfter)
+            let status = keeper.status()
+            let left = status.isValid ? status.daysLeft.map { "; days left: \($0)" } ?? "" : ""
+            if !Task.isCancelled { log(.warning, "License refresh failed: \(error)\(left)") }
+            return .failure(error)
+        }
+    }
+
+    private func renewOnce() async throws(LicenseClientError) -> Renewal {
+        guard let path = keeper.configuration.licenseFile else {
+            throw .setting(name: "license-file", found: "nothing", expected: "where to keep the licence")
+        }
+        // The hardware may have changed since it was read, and the file too.
+        _ = await keeper.commit()
+        guard keeper.hardware != nil else { throw .hardware }
+        let held = keeper.held
+        let question = try openQuestion(held)
+        let answer = try await believedAnswer(to: question)
+        let lease: Lease
+        do throws(LicenseClientError) {
+            lease = try await Lease(try answer.decoded(LeaseAnswer.self), keeper: keeper)
+        } catch {
+            note(error, of: answer, held)
+            throw error
+        }
+        log(.info, "External IP address of this server: \(lease.externalAddress)")
+        log(.info, "We have license for: \(lease.daysLeft(at: keeper.currentTime)) days")
+        log(.info, "Correctly received and checked license")
+        try await store(lease, path: path)
+        log(.info, "We store license on disk")
+        keeper.remember {
+            $0.lastContact = max($0.lastContact, answer.time)
+            $0.lastSuccess = answer.time
+            $0.refusal = nil
+            $0.question = nil
+        }
+        return Renewal(
+            licenseID: lease.license.claims.licenseID, epoch: lease.license.claims.epoch,
+            daysLeft: lease.daysLeft(at: keeper.currentTime), externalAddress: lease.externalAddress,
+            reissuesLeft: lease.reissuesLeft)
+    }
+
+    /// The question that is open where it is still the same, else a new one, written down before it is asked.
+    private func openQuestion(_ held: License?) throws(LicenseClientError) -> AuthorityRecord.Question {
+        let request = LeaseRequest(
+            hardware: HardwareReport(keeper.hardware), licenseId: held?.claims.licenseID,
+            epoch: held?.claims.epoch, version: version)
+        let body = String(decoding: try LicenseClient.encode(request), as: UTF8.self)
+        let now = keeper.currentTime
+        // An old one is asked anew: the answer to it would be of its time.
+        if let open = keeper.record.question, open.body == body, (0...Self.questionAgeMax).contains(now - open.askedAt) {
+            return open
+        }
+        let question = AuthorityRecord.Question(id: LicenseClient.newID(), body: body, askedAt: now)
+        keeper.remember { $0.question = question }
+        return question
+    }
+
+    private func believedAnswer(to question: AuthorityRecord.Question) async throws(LicenseClientError) -> LicenseClient.Answer
+    {
+        do throws(LicenseClientError) {
+            return try await client.ask(
+                AuthorityPath.lease, body: Array(question.body.utf8), id: question.id, keys: keeper.trustedKeys())
+        } catch {
+            // It is answered, only not in time: asked again it would be answered the same.
+            if case .clock = error { keeper.remember { $0.question = nil } }
+            throw error
+        }
+    }
+
+    /// A genuine answer that gives no lease: the question is answered, and a lease in hand may end with it.
+    private func note(_ error: LicenseClientError, of answer: LicenseClient.Answer, _ held: License?) {
+        keeper.remember {
+            $0.question = nil
+            guard case .refused(let code, _, _) = error else { return }
+            $0.lastContact = max($0.lastContact, answer.time)
+            guard code.endsLease else { return }
+            $0.refusal = AuthorityRecord.Refusal(
+                licenseID: held?.claims.licenseID, isCancelled: code == .cancelled, at: answer.time)
+        }
+    }
+
+    private func store(_ lease: Lease, path: String) async throws(LicenseClientError) {
+        let folder = keeper.configuration.learnedKeys
+        do {
+            try StoredFile.makeFolder(folder)
+            for key in lease.keys {
+                let pem = Array((key.pem.trimmingCharacters(in: .whitespacesAndNewlines) + "\n").utf8)
+                let path = "\(folder)/\(key.kid).pem"
+                if (try? StoredFile.read(path, limit: pem.count)) != pem {
+                    try StoredFile.replace(pem, at: path, mode: 0o644)
+                }
+            }
+            let text = lease.license.token + [UInt8(ascii: "\n")]
+            // What cannot be read is replaced.
+            if (try? StoredFile.read(path, limit: LicenseToken.bytesMax)) != text {
+                try StoredFile.write(text, to: path, mode: 0o644)
+            }
+        } catch {
+            throw .store(error)
+        }
+        if let refused = await keeper.commit().refused {
+            // Until now a refusal may stand against it that this lease ends.
+            if refused.state != .suspended { throw .license(refused) }
+        }
+        let announced = Set(lease.keys.map { $0.kid + ".pem" })
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] where !announced.contains(name) {
+            unlink("\(folder)/\(name)")
+        }
+    }
+}
+
+extension Lease {
+    func daysLeft(at now: Int) -> Int { license.status(now: now).daysLeft ?? 0 }
+}

@@ -1,0 +1,134 @@
+// What a unit remembers of its authority: when it last heard of it, what was refused, and which question is open.
+//
+// A damaged file falls back to the one before it, and then to nothing. That stops nobody and frees a suspended unit at most until its
+// next question, which it asks at its next start.
+
+import Foundation
+
+package struct AuthorityRecord: Equatable, Sendable {
+    /// A signed refusal that ends a lease.
+    package struct Refusal: Equatable, Sendable {
+        /// The licence that the unit held; nil: none, so the refusal is for whatever it may find.
+        package var licenseID: String?
+        /// Cancelled, and not only suspended.
+        package var isCancelled: Bool
+        /// The authority's time.
+        package var at: Int
+
+        package init(licenseID: String?, isCancelled: Bool, at: Int) {
+            self.licenseID = licenseID
+            self.isCancelled = isCancelled
+            self.at = at
+        }
+
+        /// A licence that was issued later shows that the refusal is over.
+        package func ends(_ claims: LicenseClaims) -> Bool {
+            (licenseID ?? claims.licenseID) == claims.licenseID && at >= claims.issuedAt
+        }
+    }
+
+    /// A question that has no answer yet. Asked again in the same words and under the same id, it is the same question to the
+    /// authority, after a restart too.
+    package struct Question: Equatable, Sendable {
+        package var id: String
+        package var body: String
+        package var askedAt: Int
+
+        package init(id: String, body: String, askedAt: Int) {
+            self.id = id
+            self.body = body
+            self.askedAt = askedAt
+        }
+    }
+
+    /// The authority's time in its last answer; 0: there was none.
+    package var lastContact = 0
+    /// The same, of its last lease.
+    package var lastSuccess = 0
+    package var refusal: Refusal?
+    package var question: Question?
+
+    package init() {}
+}
+
+extension AuthorityRecord {
+    static let bytesMax = 64 << 10
+
+    private var members: [String: JSONValue] {
+        var members: [String: JSONValue] = ["last_contact": .integer(lastContact), "last_success": .integer(lastSuccess)]
+        if let refusal {
+            var fields: [String: JSONValue] = ["cancelled": .bool(refusal.isCancelled), "at": .integer(refusal.at)]
+            fields["license_id"] = refusal.licenseID.map(JSONValue.string)
+            members["refusal"] = .object(fields)
+        }
+        if let question {
+            members["question"] = .object([
+                "id": .string(question.id), "body": .string(question.body), "asked_at": .integer(question.askedAt),
+            ])
+        }
+        return members
+    }
+
+    /// The file's text. The sum tells a flipped digit, which would else be a time like any other.
+    package var bytes: [UInt8] {
+        var members = members
+        members["sum"] = .integer(Self.sum(members))
+        return Self.encode(members) + [UInt8(ascii: "\n")]
+    }
+
+    package init(bytes: [UInt8], path: String) throws(LicensingError) {
+        guard var members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(bytes)) else {
+            throw .damaged(
+                path: path, found: "\(bytes.count) bytes that are no JSON object", expected: "a record of the authority")
+        }
+        do {
+            let sum = members.removeValue(forKey: "sum")
+            guard sum == .integer(Self.sum(members)) else {
+                throw LicensingError.claim(
+                    name: "sum", found: sum?.description ?? "nothing", expected: "\(Self.sum(members))")
+            }
+            let reader = JSONReader(members)
+            lastContact = try reader.integer("last_contact", in: Timestamp.range)
+            lastSuccess = try reader.integer("last_success", in: Timestamp.range)
+            if reader.has("refusal") {
+                let fields = try reader.object("refusal")
+                refusal = Refusal(
+                    licenseID: fields.has("license_id") ? try fields.string("license_id") : nil,
+                    isCancelled: try fields.bool("cancelled"), at: try fields.integer("at", in: Timestamp.range))
+            }
+            if reader.has("question") {
+                let fields = try reader.object("question")
+                question = Question(
+                    id: try fields.string("id"), body: try fields.string("body"),
+                    askedAt: try fields.integer("asked_at", in: Timestamp.range))
+            }
+        } catch {
+            throw .damaged(path: path, found: "a record of the authority in which \(error)", expected: "an intact one")
+        }
+    }
+
+    /// Reads the file, or the one before it where the file is damaged.
+    /// - Returns: the record, and what was wrong on the way.
+    package static func read(_ path: String) -> (record: AuthorityRecord, trouble: LicensingError?) {
+        var trouble: LicensingError?
+        for path in [path, StoredFile.previous(of: path)] {
+            do {
+                guard let bytes = try StoredFile.read(path, limit: bytesMax) else { break }
+                return (try AuthorityRecord(bytes: bytes, path: path), trouble)
+            } catch {
+                trouble = trouble ?? error
+            }
+        }
+        return (AuthorityRecord(), trouble)
+    }
+
+    private static func encode(_ members: [String: JSONValue]) -> [UInt8] {
+        // Texts and whole numbers: what cannot be encoded is not among them.
+        (try? JSONValue.encoder.encode(members)).map(Array.init) ?? []
+    }
+
+    /// FNV-1a, 32 bits, over the text without the sum.
+    private static func sum(_ members: [String: JSONValue]) -> Int {
+        Int(encode(members).reduce(UInt32(2_166_136_261)) { ($0 ^ UInt32($1)) &* 16_777_619 })
+    }
+}

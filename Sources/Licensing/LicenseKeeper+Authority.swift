@@ -1,0 +1,65 @@
+// What the authority says besides the licence: keys to trust, refusals, and for how long it has not been heard.
+
+import Foundation
+
+extension LicenseKeeper {
+    static let recordName = "the record of the authority"
+
+    /// The keys whose signatures count now: the operator's, and those that the authority announced.
+    package func trustedKeys() -> TrustedKeys {
+        TrustedKeys(paths: configuration.trustedKeys, learned: configuration.learnedKeys)
+    }
+
+    /// What is remembered of the authority.
+    package var record: AuthorityRecord { holding.withLock { $0.record ?? AuthorityRecord() } }
+
+    /// Changes what is remembered, in memory at once and on disk; where it cannot be written a warning says so.
+    package func remember(_ change: (inout AuthorityRecord) -> Void) {
+        holding.withLock { holding in
+            let before = holding.record ?? AuthorityRecord()
+            var record = before
+            change(&record)
+            if record == before { return }
+            holding.record = record
+            holding.witness = holding.witness.merging(ClockWitness(signedTime: record.lastContact))
+            write(Self.recordName, &holding) { () throws(LicensingError) in
+                try StoredFile.write(record.bytes, to: configuration.recordFile)
+            }
+        }
+    }
+
+    /// Whether a licence would be in force, were it put in place; a refusal that it may end is left out.
+    /// - Throws: `superseded`, and as `License.check`.
+    package func check(_ license: License) throws(LicensingError) {
+        let holding = holding.withLock { $0 }
+        try checkEpoch(of: license, holding)
+        try license.check(now: currentTime, witness: holding.witness, hardware: holding.hardware)
+    }
+
+    func readRecord(_ note: (LicensingError) -> Void) -> AuthorityRecord? {
+        if holding.withLock({ $0.record }) != nil { return nil }
+        let (record, trouble) = AuthorityRecord.read(configuration.recordFile)
+        if let trouble { note(trouble) }
+        return record
+    }
+
+    /// Whether a licence holds now, here and for the authority.
+    ///
+    /// A refusal outranks all but a wrong clock: nothing else gets better before it is settled.
+    func checkHolds(_ license: License, _ now: Int, _ holding: Holding) throws(LicensingError) {
+        if let refusal = holding.record?.refusal, refusal.ends(license.claims), !holding.witness.isRollback(now) {
+            throw .suspended(id: license.claims.licenseID, isCancelled: refusal.isCancelled, at: refusal.at)
+        }
+        try license.check(now: now, witness: holding.witness, hardware: holding.hardware)
+    }
+
+    func statusInForce(_ license: License, _ holding: Holding) -> LicenseStatus {
+        let now = holding.witness.latest
+        // A licence that was put in place by hand counts from when it was issued.
+        let extendedAt = max(holding.record?.lastSuccess ?? 0, license.claims.issuedAt)
+        let isGrace =
+            configuration.hasAuthority && license.claims.issuerType == .automatic
+            && now - extendedAt > LicenseEnding.graceAfterSeconds
+        return license.status(now: now, extendedAt: isGrace ? extendedAt : nil)
+    }
+}

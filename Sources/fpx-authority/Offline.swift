@@ -1,0 +1,38 @@
+import ArgumentParser
+import AuthorityServer
+import Foundation
+import Licensing
+
+struct Offline: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Issues a licence for a unit without a connection, on stdout.",
+        discussion: """
+            On the unit: fpx show license_hardware_data > hw_data.lic. Here: fpx-authority offline hw_data.lic --subscription \
+            ID > license.lic. The file goes to the unit, into its place, then: fpx commit. It holds until the annual \
+            subscription's paid until, and is bound to CPU model, CPU count and memory. Asked again for the same unit, it \
+            gives the next epoch.
+            """)
+
+    @OptionGroup var files: DatabaseAndKeys
+    @Argument(help: ArgumentHelp("The unit's hardware data.", valueName: "file"))
+    var file: String
+    @Option(help: ArgumentHelp("An annual subscription.", valueName: "id"))
+    var subscription: Int64
+    @Option(help: ArgumentHelp("The unit (default: as the file says, else made from all its data).", valueName: "uuid"))
+    var unit: String?
+
+    func run() async throws {
+        let machine = try Hardware(dataFile: file)
+        let (token, license) = try await files.open()
+            .issueOffline(machine, subscription: subscription, unitID: try unit ?? unitInFile())
+        try FileHandle.standardOutput.write(contentsOf: Data(token.utf8))
+        Authority.note("licence \(license.id), epoch \(license.epoch), until \(Timestamp.text(license.leaseExpiry))")
+    }
+
+    private func unitInFile() throws -> String? {
+        guard let bytes = try StoredFile.read(file, limit: 64 << 10),
+            let members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(bytes)), members["unit_id"] != nil
+        else { return nil }
+        return try JSONReader(members).string("unit_id")
+    }
+}

@@ -1,0 +1,161 @@
+// Hardware that waits, usage reports, the ledger, the backup.
+
+import ArgumentParser
+import AuthorityServer
+import Foundation
+import Licensing
+
+struct HardwareCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "hardware", abstract: "Lists and approves changed hardware.", subcommands: [List.self, Approve.self])
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Lists changed hardware that waits for a person.")
+
+        @OptionGroup var database: DatabaseFile
+        @OptionGroup var form: ListForm
+        @Flag(help: "Lists all hardware that there ever was.")
+        var all = false
+
+        func run() async throws {
+            try form.print(
+                try await database.open().hardware(all: all), ["ID", "LICENCE", "SINCE", "STATE", "HOST", "CHANGED"]
+            ) {
+                [
+                    String($0.id ?? 0), $0.licenseId, Timestamp.text($0.at), $0.state.rawValue, $0.hardware.hostname,
+                    $0.reason.isEmpty ? "-" : $0.reason,
+                ]
+            }
+        }
+    }
+
+    struct Approve: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Accepts changed hardware.",
+            discussion: "The unit's next renewal, or its `commit`, fetches a lease for it.")
+
+        @OptionGroup var database: DatabaseFile
+        @Argument(help: "As `hardware list` shows it.")
+        var id: Int64
+
+        func run() async throws {
+            let row = try await database.open().approveHardware(id)
+            print("approved for licence \(row.licenseId): \(row.reason)")
+        }
+    }
+}
+
+struct Usage: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Shows usage reports: of each licence the newest, or all that are kept of one.")
+
+    @OptionGroup var database: DatabaseFile
+    @OptionGroup var form: ListForm
+    @Argument(help: ArgumentHelp("A licence.", valueName: "id"))
+    var license: String?
+
+    /// A report with when and whose it is.
+    private struct Shown: Codable {
+        var licenseId: String
+        var at: Date
+        var report: [String: JSONValue]
+
+        init(_ row: UsageRow) throws {
+            licenseId = row.licenseId
+            at = Timestamp.date(row.at)
+            report = try JSONDecoder().decode([String: JSONValue].self, from: Data(row.body.utf8))
+        }
+
+        func text(_ name: String) -> String {
+            guard case .string(let text)? = report[name] else { return report[name]?.description ?? "-" }
+            return text
+        }
+    }
+
+    func run() async throws {
+        let reports = try await database.open().usage(license: license).map(Shown.init)
+        let names = [
+            "sessions", "admissions_per_second", "incoming_speed", "outgoing_speed", "version", "kernel", "virtualization",
+        ]
+        let titles = [
+            "LICENCE", "AT", "SESSIONS", "PER SECOND", "BITS/S IN", "BITS/S OUT", "VERSION", "KERNEL", "VIRTUALIZATION",
+        ]
+        try form.print(reports, titles) { shown in [shown.licenseId, shown.at.formatted(.iso8601)] + names.map(shown.text) }
+    }
+}
+
+struct LedgerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ledger", abstract: "Shows and verifies what happened.", subcommands: [Verify.self, List.self])
+
+    struct Verify: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Checks that the ledger is unbroken, and that the tables are as it tells.",
+            discussion: """
+                Exit status 1, with the first row that is wrong, if not. A database that was put back whole passes: note the \
+                last hash elsewhere, and look for it with `ledger list`.
+                """)
+
+        @OptionGroup var database: DatabaseFile
+
+        func run() async throws {
+            let summary = try await database.open().verifyLedger()
+            print("ledger verifies: \(summary.entries) entries, last hash \(summary.head)")
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Lists what happened, newest last.")
+
+        @OptionGroup var database: DatabaseFile
+        @OptionGroup var form: ListForm
+        @Option(help: ArgumentHelp("Only of license:ID, customer:ID, subscription:ID or key:KID.", valueName: "subject"))
+        var subject: String?
+        @Option(help: ArgumentHelp("The newest so many.", valueName: "n"))
+        var limit = 100
+
+        private struct Shown: Codable {
+            var seq: Int
+            var at: Date
+            var kind: String
+            var subject: String
+            var body: [String: JSONValue]
+            var hash: String
+        }
+
+        func validate() throws {
+            if limit < 1 { throw ValidationError("--limit: found \(limit), expected 1 or more") }
+        }
+
+        func run() async throws {
+            let entries = try await database.open().ledger(subject: subject, limit: limit)
+            if form.json {
+                return try ListForm.printJSON(
+                    entries.map {
+                        Shown(
+                            seq: $0.seq, at: Timestamp.date($0.at), kind: $0.kind, subject: $0.subject,
+                            body: try JSONDecoder().decode([String: JSONValue].self, from: Data($0.body.utf8)),
+                            hash: $0.hash.hexadecimal)
+                    })
+            }
+            try form.print(entries, ["SEQ", "AT", "KIND", "SUBJECT", "HASH", "WHAT"]) {
+                [String($0.seq), Timestamp.text($0.at), $0.kind, $0.subject, String($0.hash.hexadecimal.prefix(12)), $0.body]
+            }
+        }
+    }
+}
+
+struct Backup: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Copies the database while it is in use, and verifies the copy.",
+        discussion: "The folder of keys is not in it: keep that elsewhere, and as well.")
+
+    @OptionGroup var database: DatabaseFile
+    @Argument(help: ArgumentHelp("Where to; must not be there yet.", valueName: "file"))
+    var file: String
+
+    func run() async throws {
+        let summary = try await database.open().backup(to: file)
+        print("\(file): ledger verifies: \(summary.entries) entries, last hash \(summary.head)")
+    }
+}

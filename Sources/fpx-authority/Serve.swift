@@ -1,0 +1,83 @@
+import ArgumentParser
+import AuthorityServer
+import ControlAPI
+import Foundation
+import Licensing
+import Logging
+import ServiceLifecycle
+import UnixSignals
+
+struct Serve: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Answers units over TLS until it is told to stop.",
+        discussion: """
+            Makes the database and a first key where there are none. SIGTERM or SIGINT: finishes what it has begun, and ends. \
+            Changes made by other commands count at once; a new certificate, after a restart. On stderr: `ready: ` and where \
+            it listens.
+            """)
+
+    @OptionGroup var files: DatabaseAndKeys
+    @Option(help: ArgumentHelp("Where to listen.", valueName: "host:port"))
+    var listen = "0.0.0.0:8443"
+    @Option(help: ArgumentHelp("The server's certificate and those above it, in PEM.", valueName: "file"))
+    var certificate: String
+    @Option(help: ArgumentHelp("The certificate's private key, in PEM.", valueName: "file"))
+    var key: String
+    @Option(
+        help: ArgumentHelp(
+            "Units must show a certificate of one of these authorities, in PEM (default: they need none).", valueName: "file"))
+    var clientCA: String?
+    @Option(help: ArgumentHelp("Changed hardware accepted without a person, of each licence in 7 days.", valueName: "n"))
+    var reissues = 3
+    @Option(help: ArgumentHelp("Questions of one account a minute; 0: no limit.", valueName: "n"))
+    var ratePerAccount = 600
+    @Option(help: ArgumentHelp("Questions from one address a minute; 0: no limit.", valueName: "n"))
+    var ratePerAddress = 600
+
+    private var place: (host: String, port: Int)? {
+        guard let colon = listen.lastIndex(of: ":"), let port = Int(listen[listen.index(after: colon)...]),
+            (0...65535).contains(port), colon != listen.startIndex
+        else { return nil }
+        let host = listen[..<colon]
+        let isBracketed = host.hasPrefix("[") && host.hasSuffix("]")
+        if host.contains(":") && !isBracketed { return nil }
+        return (isBracketed ? String(host.dropFirst().dropLast()) : String(host), port)
+    }
+
+    func validate() throws {
+        if place == nil { throw ValidationError("--listen: found '\(listen)', expected HOST:PORT or [ADDRESS]:PORT") }
+        for (name, number) in [
+            ("reissues", reissues), ("rate-per-account", ratePerAccount), ("rate-per-address", ratePerAddress),
+        ] where !(0...1_000_000).contains(number) {
+            throw ValidationError("--\(name): found \(number), expected 0 to 1000000")
+        }
+    }
+
+    func run() async throws {
+        guard let place else { return }
+        let logger = Logger(label: "fpx-authority") { StreamLogHandler.standardError(label: $0) }
+        let store = try files.open(creates: true, reissues: reissues)
+        if let first = try await store.makeFirstKey() {
+            logger.notice("Made key \(first.kid); units must trust \(files.keysFolder)/\(first.kid).pem")
+        }
+        // A private key that cannot be read is a reason not to begin.
+        let signing = try await store.signingKey().id
+        let server = try AuthorityServer(
+            store: store,
+            configuration: .init(
+                host: place.host, port: place.port, certificate: certificate, privateKey: key, clientCA: clientCA,
+                ratePerAccount: ratePerAccount, ratePerAddress: ratePerAddress),
+            version: Version.number, logger: logger
+        ) { port in
+            let host = place.host.contains(":") ? "[\(place.host)]" : place.host
+            FileHandle.standardError.write(Data("ready: https://\(host):\(port), key \(signing)\n".utf8))
+        }
+        var quiet = logger
+        quiet.logLevel = .warning
+        let group = ServiceGroup(
+            configuration: .init(services: [server], gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
+        do { try await group.run() } catch let error as AuthorityError { throw error } catch {
+            throw Refusal(reason: "\(listen): \(error)")
+        }
+    }
+}

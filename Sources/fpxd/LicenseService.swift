@@ -1,0 +1,121 @@
+// LicenseService: what the daemon does about its licence by itself: renews it, sees a changed file, sends the usage report.
+
+import ControlAPI
+import ControlPlane
+import Foundation
+import LicenseClient
+import Licensing
+import Logging
+import ServiceLifecycle
+import Settings
+
+/// The authority that this unit's settings name.
+struct Authority: Sendable {
+    let client: LicenseClient
+    let renewal: LicenseRenewal
+
+    /// Nil: none is named.
+    ///
+    /// - Parameter log: told what renewals do, a line each.
+    init?(
+        _ settings: Settings, unitID: String, keeper: LicenseKeeper, log: @escaping @Sendable (Logger.Level, String) -> Void
+    ) {
+        let url = settings[Setting.authority]
+        if url.isEmpty { return nil }
+        func path(_ name: String) -> String? { settings[name].isEmpty ? nil : settings[name] }
+        client = LicenseClient(
+            AuthorityConnection(
+                url: url, accountKeyFile: settings[Setting.accountKeyFile], authorityFile: path(Setting.authorityCA),
+                certificateFile: path(Setting.authorityCertificate), privateKeyFile: path(Setting.authorityPrivateKey)),
+            unitID: unitID)
+        renewal = LicenseRenewal(client: client, keeper: keeper, version: Version.number, log: log)
+    }
+}
+
+/// Runs until the daemon is told to stop, and then waits for no authority.
+struct LicenseService: Service {
+    private static let lookedEvery: Duration = .seconds(10)
+
+    let daemon: Daemon
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            await withTaskGroup { group in
+                group.addTask { await watchFile() }
+                if let authority = daemon.authority {
+                    group.addTask { await keepAlive(authority) }
+                    group.addTask { await report(to: authority) }
+                }
+            }
+        }
+    }
+
+    private func watchFile() async {
+        let watch = FileWatch(path: daemon.settings[Setting.licenseFile]) { await daemon.licenseFileChanged() }
+        do { try await watch.run() } catch {
+            daemon.logger.warning("A changed licence is seen by `fpx commit` only: \(error)")
+        }
+    }
+
+    private func keepAlive(_ authority: Authority) async {
+        await withTaskCancellationHandler {
+            while !Task.isCancelled {
+                if await authority.renewal.renewIfDue() != nil { daemon.applyLicense() }
+                try? await Task.sleep(for: .seconds(1))
+            }
+        } onCancel: {
+            Task { await authority.renewal.cancel() }
+        }
+    }
+
+    private func report(to authority: Authority) async {
+        daemon.logger.debug("\(UsageCensus.source)")
+        // The first one when figures of a minute are there; then hourly, and units that started together do not report together.
+        var next = ContinuousClock.now + .seconds(Int.random(in: 60...660))
+        while !Task.isCancelled {
+            try? await Task.sleep(for: min(Self.lookedEvery, next - .now))
+            daemon.usage.look(at: daemon)
+            guard ContinuousClock.now >= next, !Task.isCancelled else { continue }
+            next = .now + .seconds(3600 + Int.random(in: -300...300))
+            if daemon.settings[Setting.usageReport] == "enable" { await daemon.sendUsageReport(to: authority) }
+        }
+    }
+}
+
+extension Daemon {
+    private var noAuthority: ControlFailure {
+        ControlFailure(
+            .unavailable, "authority: found none, expected one to ask: set it in \(settings.file.path) and restart fpxd")
+    }
+
+    func renewLicense() async throws(ControlFailure) -> RenewalReport {
+        guard let authority else { throw noAuthority }
+        let result = await authority.renewal.renew()
+        applyLicense()
+        let license = licenseInForce.summary
+        switch result {
+        case .success: return RenewalReport(renewed: true, reason: nil, license: license)
+        case .failure(let error): return RenewalReport(renewed: false, reason: "\(error)", license: license)
+        }
+    }
+
+    func licenseFileChanged() async {
+        _ = await keeper.commit()
+        applyLicense()
+    }
+
+    func usageReport() -> UsageReport { usage.next(of: self) }
+
+    /// Whatever becomes of it, nobody waits for it.
+    func sendUsageReport(to authority: Authority) async {
+        do {
+            let bytes = try LicenseClient.encode(usage.next(of: self))
+            let receipt = try await authority.client.send(usage: bytes, keys: keeper.trustedKeys())
+            usage.sent()
+            try StoredFile.replace(bytes, at: places.usageReport, mode: 0o640)
+            logger.debug("Usage report sent, the authority has \(receipt.reports)")
+        } catch {
+            logger.debug("Usage report not sent or not kept: \(error)")
+        }
+    }
+}
