@@ -80,9 +80,10 @@ package enum StoredFile {
         if access(path, F_OK) == 0 { try move(path, to: previous(of: path)) }
     }
 
-    /// Makes a folder for one owner, with those above it, unless it is there.
+    /// Makes a folder for one owner, with those above it, unless it is there. An empty name is the folder that we are in.
     /// - Throws: `system`.
     package static func makeFolder(_ path: String) throws(LicensingError) {
+        if path.isEmpty { return }
         if mkdir(path, 0o700) == 0 || errno == EEXIST { return }
         let parent = (path as NSString).deletingLastPathComponent
         guard errno == ENOENT, !parent.isEmpty, parent != path else { throw .system(call: "mkdir", path: path, code: errno) }

@@ -53,6 +53,14 @@ import Testing
         return (process.terminationStatus, try text())
     }
 
+    /// A name without a folder is a file in the folder that we are in.
+    @Test func aDatabaseHere() async throws {
+        let script = "cd \(folder.path) && \(program) customer add ACME --database here.db"
+        let made = try await run(["sh", "-c", script])
+        #expect(made.status == 0 && made.output.contains("account key: "), "\(made.error)")
+        #expect(access(folder.path + "/here.db", R_OK) == 0)
+    }
+
     private func curl(_ port: Int, _ unit: String, _ key: String, _ body: String) async throws -> [String: Any] {
         let result = try await run([
             "curl", "-sS", "--cacert", try Certificates.shared.get().path("ca.pem"), "https://localhost:\(port)/v1/lease",

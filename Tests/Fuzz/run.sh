@@ -16,6 +16,7 @@ endlines SPOE 1024
 token Licensing 4096
 claims Licensing 4096
 machine Licensing 2048
+file Licensing 2048
 line CommandLine 1024
 answer CommandLine 4096
 journal KeyedSessions 1057"

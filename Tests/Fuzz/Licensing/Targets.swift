@@ -1,1 +1,3 @@
-let targets: [String: @Sendable ([UInt8]) -> Void] = ["token": fuzzToken, "claims": fuzzClaims, "machine": fuzzMachine]
+let targets: [String: @Sendable ([UInt8]) -> Void] = [
+    "token": fuzzToken, "claims": fuzzClaims, "machine": fuzzMachine, "file": fuzzFile,
+]
