@@ -5,6 +5,7 @@ SWIFT ?= swift
 BUILD := .build/release
 # The programs that are installed carry their Swift with them: the host that runs them needs no toolchain.
 DAEMON := .build/static/release
+STATIC = $(SWIFT) build -c release --static-swift-stdlib --scratch-path .build/static
 OUT ?= dist
 PREFIX ?= /usr/local
 
@@ -13,7 +14,7 @@ PACKAGES := libnuma-dev liburcu-dev libedit-dev libsqlite3-dev pkg-config gcc g+
 PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
 TEST_PACKAGES := spin valgrind openssl curl sqlite3 tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES)
 
-.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm model numa fresh fuzz tsan library lint format golden clean help
+.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm simulate model numa fresh fuzz tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
 	@Integrations/demo/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
@@ -40,9 +41,7 @@ build: setup
 	$(SWIFT) build -c release --product FastPath
 
 daemon: setup ## fpxd, fpx and fpx-authority
-	for product in fpxd fpx fpx-authority; do \
-	  $(SWIFT) build -c release --static-swift-stdlib --scratch-path .build/static --product $$product || exit; \
-	done
+	for product in fpxd fpx fpx-authority; do $(STATIC) --product $$product || exit; done
 
 setup: ## Install what is missing of the Debian packages
 	@.ci/packages $(PACKAGES)
@@ -65,6 +64,11 @@ torture: build ## SECONDS=600 SEED=1: the long form, 10,000 kills
 storm: setup-tests integrations ## SECONDS=600 SEED=1: daemon, nginx and HAProxy killed, reloaded and changed under load
 	STORM_SECONDS=$(or $(SECONDS),600) $(if $(SEED),SEED=$(SEED)) FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --filter EndToEndTests.EndToEnd/Storm
 
+simulate: setup ## SEEDS=1000 SEED=1: seat sharing under faults, on virtual clocks, network and etcd
+	$(SWIFT) build -c release --product Simulator
+	$(BUILD)/Simulator --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1)
+	$(BUILD)/Simulator --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1) --usurpers 1 --seconds 90
+
 model: setup-tests ## The Promela models, long form (up to an hour)
 	models/run.sh long
 
@@ -74,10 +78,9 @@ numa: setup ## Placement on memory nodes and CPU hot-plug, on an emulated two-no
 fresh: ## As root: make run and the README's quick starts on a fresh Debian 12 (a chroot), 15 minutes or more
 	Tests/Fresh/run.sh
 
-bench-authority: setup ## UNITS=10000 RENEWALS=20000: renewals a second over TLS, and how the database grows
-	$(SWIFT) build -c release --product fpx-authority
-	$(SWIFT) build -c release --product AuthorityLoad
-	@Benchmarks/authority/run.sh $(abspath $(BUILD))
+bench-authority: daemon ## UNITS=10000 RENEWALS=20000: renewals a second over TLS, and how the database grows
+	$(STATIC) --product AuthorityLoad
+	@Benchmarks/authority/run.sh $(abspath $(DAEMON))
 
 bench-hooks: daemon integrations ## What the hooks cost nginx and HAProxy, beside the proxies' own limiters
 	@Benchmarks/hooks/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))

@@ -93,6 +93,7 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: toolSettings),
+        .target(name: "SeatSharing", swiftSettings: settings),
         // Floor 3: programs.
         .executableTarget(
             name: "fpxd",
@@ -139,6 +140,10 @@ let package = Package(
         .executableTarget(
             name: "NUMACheck", dependencies: ["Admission", "AdmissionNUMA", "CNUMA"], path: "Tests/NUMA/NUMACheck",
             swiftSettings: toolSettings),
+        .executableTarget(
+            name: "Simulator",
+            dependencies: ["SeatSharing", "TestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Tests/Simulator", swiftSettings: toolSettings),
         .executableTarget(
             name: "AuthorityLoad",
             dependencies: [
@@ -202,6 +207,8 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ], swiftSettings: toolSettings),
+        .testTarget(
+            name: "SeatSharingTests", dependencies: ["SeatSharing", "Simulator", "TestSupport"], swiftSettings: toolSettings),
         .testTarget(name: "SettingsTests", dependencies: ["Settings", "TestSupport"], swiftSettings: toolSettings),
     ]
 )

@@ -1,0 +1,102 @@
+// Policy: when a loan ends without a word from the borrower, and the bound on over-use that follows.
+
+/// How long a loan lasts, each side by its own clock.
+package struct Terms: Equatable, Sendable {
+    /// The owner uses a lent seat itself again this long after it granted it. `forever`: only when the borrower has given it
+    /// back.
+    package var takeBack: Nanoseconds
+    /// The borrower uses a lent seat no longer than this (less a margin) after it asked; nor does the owner lend it to anybody
+    /// else before. `forever`: the borrower keeps it until it gives it back.
+    package var keep: Nanoseconds
+
+    package init(takeBack: Nanoseconds, keep: Nanoseconds) {
+        self.takeBack = takeBack
+        self.keep = keep
+    }
+
+    package func raised(to other: Terms) -> Terms {
+        Terms(takeBack: max(takeBack, other.takeBack), keep: max(keep, other.keep))
+    }
+}
+
+/// What happens to lent seats when the borrower is out of reach.
+package enum Policy: Equatable, Sendable {
+    /// The loan ends by time on both sides, the borrower's first. Over-use: none while clocks run within `Drift.rate`.
+    case byTime
+    /// The owner never takes back by time. Over-use: none, whatever clocks do; lent seats stay away while the borrower does.
+    case acknowledgedOnly
+    /// The owner takes back by time, and the borrower keeps using for so long. Over-use: at most the seats on loan when contact
+    /// was lost, because the owner does not lend them again meanwhile, and for no longer than this time.
+    case recovery(Nanoseconds)
+
+    /// - Parameter term: how long a loan by time lasts.
+    package func terms(_ term: Nanoseconds) -> Terms {
+        switch self {
+        case .byTime: Terms(takeBack: term, keep: term)
+        case .acknowledgedOnly: Terms(takeBack: .forever, keep: .forever)
+        case .recovery(let time): Terms(takeBack: term, keep: max(term, time))
+        }
+    }
+
+    /// The settings' word: `time`, `ack-only` or `recovery 14d` (also `h`, `m`, `s`).
+    package init(_ text: String) throws(SharingError) {
+        switch text {
+        case "time": self = .byTime
+        case "ack-only": self = .acknowledgedOnly
+        default:
+            let words = text.split(separator: " ", omittingEmptySubsequences: false)
+            let units: [Character: Nanoseconds] = ["d": 86400, "h": 3600, "m": 60, "s": 1]
+            guard words.count == 2, words[0] == "recovery", let unit = words[1].last.flatMap({ units[$0] }),
+                words[1].dropLast().allSatisfy({ $0.isASCII && $0.isNumber }),
+                let number = Nanoseconds(words[1].dropLast()), (1...Self.longest / unit).contains(number)
+            else {
+                throw .policy(
+                    found: text, expected: "time, ack-only, or recovery with a time from 1s to 365d, as in recovery 14d")
+            }
+            self = .recovery(number * unit * .second)
+        }
+    }
+
+    private static let longest: Nanoseconds = 365 * 86400
+}
+
+/// What is asked of clocks.
+package enum Drift {
+    /// Clocks run within 1 ± 1 / 100 of real time.
+    package static let percent: Nanoseconds = 1
+    /// Readings may be this coarse.
+    package static let tick: Nanoseconds = 10 * .millisecond
+
+    /// How much earlier than `term` after it asked a borrower stops. With rates within 1 ± r the borrower's slowest clock shows
+    /// `term - margin` after (term - margin) / (1 - r), the owner's fastest shows `term` after term / (1 + r); the first comes
+    /// no later when margin >= 2 r term / (1 + r).
+    package static func margin(_ term: Nanoseconds) -> Nanoseconds {
+        term == .forever ? 0 : term / (100 + percent) * 2 * percent + 2 * percent + tick
+    }
+
+    /// The most that another's clock shows while one's own shows `elapsed`.
+    package static func most(_ elapsed: Nanoseconds) -> Nanoseconds {
+        elapsed + elapsed / (100 - percent) * 2 * percent + 2 * percent + tick
+    }
+}
+
+/// How often members speak, and how long loans by time last. Both grow with the pool, so that etcd's writes a second do not.
+package struct Pace: Equatable, Sendable {
+    package static let writesPerSecond = 500
+    package var heartbeat: Nanoseconds
+    package var term: Nanoseconds
+
+    /// - Parameters:
+    ///   - term: of a small pool.
+    ///   - members: how many members the pool has.
+    package init(term: Nanoseconds, members: Int) {
+        heartbeat = max(term / 15, Nanoseconds(members) * .second / Nanoseconds(Self.writesPerSecond))
+        gap = max(term / 150, heartbeat > term / 15 ? heartbeat / 2 : 0)
+        self.term = max(term, 6 * heartbeat)
+    }
+
+    /// A member that has not spoken for so long is stale.
+    package var staleAfter: Nanoseconds { term / 2 }
+    /// Changes are written no more often than this.
+    package let gap: Nanoseconds
+}
