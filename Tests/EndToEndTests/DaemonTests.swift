@@ -118,8 +118,15 @@ extension EndToEnd.DaemonTests {
         #expect(pool.admit().verdict == .block)
         #expect(
             try daemon.fpx("show", "full", "system", "global")
-                == "config system global\n    set license-overlimit block\n    set log-level info\n    set session-warning 70\nend\n"
-        )
+                == """
+                config system global
+                    set license-overlimit block
+                    set log-level info
+                    set session-warning 70
+                    set usage-report enable
+                end
+
+                """)
         let refused = try daemon.ask("config", "system", "global", "set", "license-overlimit", "sometimes", "end")
         #expect(refused.status != 0)
         #expect(refused.output.contains("sometimes") && refused.output.contains("bypass or block"), "\(refused)")
