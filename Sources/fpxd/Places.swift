@@ -122,7 +122,13 @@ final class Places: Sendable {
     private static func lock(_ path: String) throws(DaemonError) -> Int32 {
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         if descriptor < 0 { throw .system(call: "open", path: path, code: errno) }
-        if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+        // One that was killed holds its lock until its last thread is gone, which is after its parent has heard of it.
+        let deadline = ContinuousClock.now + .seconds(1)
+        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            if ContinuousClock.now < deadline {
+                usleep(10_000)
+                continue
+            }
             let holder = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
             close(descriptor)
             throw .running(
