@@ -162,7 +162,7 @@ extension KeyedSessions {
     /// Starts to watch a process; nil if too many are watched: its sessions are then those of an unknown owner.
     public func watch(_ owner: Owner) -> WatchedOwner? { owners.watch(owner) }
 
-    /// Ends the sessions of processes that have died, and forgets old ends. Call it each 50 ms.
+    /// Ends the sessions of processes that have died, and forgets old ends. Call it each 25 ms.
     public func tick() {
         release(owners: Set(owners.collectDead().map(\.owner)))
         let now = fpx_monotonic()

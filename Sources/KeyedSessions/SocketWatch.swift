@@ -11,7 +11,7 @@
 import CKeyedTable
 import Glibc
 
-/// Ends sessions with their sockets. For one thread; `tick` each 50 ms.
+/// Ends sessions with their sockets. For one thread; `tick` each 25 ms.
 public final class SocketWatch {
     /// Memory for events that the kernel queues between two ticks: each takes about a kilobyte of it.
     static let receiveBytes = 16 << 20

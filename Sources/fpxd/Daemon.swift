@@ -203,7 +203,7 @@ extension Daemon {
 // MARK: - Work that comes round
 
 extension Daemon {
-    /// Each 20 to 50 ms: what the dead held comes back. It waits for no disk: telling of it is left to `tick`.
+    /// Each 25 ms: what the dead held comes back. It waits for no disk: telling of it is left to `tick`.
     func reap() {
         state.withLock { state in
             let dead = segment.reap()
