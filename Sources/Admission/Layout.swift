@@ -1,7 +1,7 @@
 // Layout: where everything lies in a segment, and how its words are packed.
 //
 //     0          header (one page)             magic, version, sizes: written once, before the segment has its name
-//     4096       16 pools x 256 B              line 0: the pool word; line 1: cap, policy, statistics
+//     4096       16 pools x 256 B              line 0: the pool word, the loan; line 1: cap, policy, statistics
 //     8192       64 processes x 512 B          identity, which CPU shards and lanes it has ever used
 //     40960      64 x 16 balances x 64 B       what a process holds besides its writers; alive or free
 //     106496     64 x 17 x 16 writers x 128 B  one locked shard and 16 lanes for each process and pool
@@ -67,6 +67,7 @@ package enum Layout {
     // Words of a pool.
     static let poolWord = 0
     static let poolDone = 16
+    static let poolLoan = 24
     static let poolCap = 128
     static let poolPolicy = 144
     static let poolBypassPeak = 152
@@ -174,6 +175,26 @@ package enum Phase {
     static let frozen: UInt64 = 4
 
     static func isOpen(_ phase: UInt64) -> Bool { phase == loose || phase == looseLocked }
+}
+
+/// Sessions beyond the cap that may be admitted until a deadline: one word, so that nobody sees half of a change.
+///
+///     deadline : 40, milliseconds of CLOCK_BOOTTIME | sessions : 24
+package struct Loan: Equatable {
+    static let none = Loan(rawValue: 0)
+    /// As much as 34 years after boot: for ever.
+    static let latest: UInt64 = 1 << 40 - 1
+
+    let rawValue: UInt64
+
+    var sessions: Int { Int(rawValue & 0xff_ffff) }
+    var deadline: UInt64 { rawValue >> 24 }
+
+    init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    init(sessions: Int, deadline: UInt64) {
+        rawValue = sessions == 0 ? 0 : min(deadline, Self.latest) << 24 | UInt64(sessions)
+    }
 }
 
 /// A writer's gate and credit, a process' balance (bound = incarnation, phase = `live` or 0), or a pool's cap (credit).

@@ -237,19 +237,30 @@ extension Segment {
 }
 
 extension Pool {
-    /// How many licensed sessions may be in use.
-    public var cap: Int { engine.cap }
+    /// How many licensed sessions may be in use now: those for good, and those until a deadline that is not past.
+    public var cap: Int { engine.enforcedCap }
 
     /// Changes the cap at once. Sessions in progress go on; a cap below use admits nobody until use has fallen under it.
+    /// For one thread of the keeper at a time.
     ///
-    /// - Parameter cap: sessions, 0 to `Limits.cap`.
-    public func setCap(_ cap: Int) throws(SegmentError) {
+    /// - Parameters:
+    ///   - cap: sessions that may be in use for good, 0 to `Limits.cap`.
+    ///   - borrowed: sessions that may be in use besides until a deadline, 0 to `Limits.cap` less `cap`. They end in time
+    ///     whatever becomes of the caller: who admits looks at the clock after it has counted its session.
+    ///   - deadline: nanoseconds of CLOCK_BOOTTIME, in the time namespace of all processes that admit; cut to milliseconds.
+    public func setCap(_ cap: Int, borrowed: Int = 0, until deadline: Int64 = 0) throws(SegmentError) {
         guard (0...Limits.cap).contains(cap) else {
             throw .range(what: "cap", found: cap, allowed: 0...Limits.cap)
         }
+        guard (0...Limits.cap - cap).contains(borrowed) else {
+            throw .range(what: "borrowed", found: borrowed, allowed: 0...(Limits.cap - cap))
+        }
         guard engine.isAttached else { throw .detached }
-        engine.setCap(cap)
+        engine.setCap(cap, loan: Loan(sessions: borrowed, deadline: UInt64(max(0, deadline)) / 1_000_000))
     }
+
+    /// Licensed sessions that are in use, or spare with a writer, of which nobody knows how many are: never fewer than are in use.
+    public var taken: Int { engine.taken }
 
     /// The verdict of new sessions when no licensed one is left; a change holds for the next session.
     public var policy: OverLimitPolicy {

@@ -20,11 +20,14 @@ extension PoolEngine {
         case retry
     }
 
-    /// Whether every licensed session is in use. One load, exact (f).
+    /// Whether every licensed session is in use, exact (f): the loan was the same before and after the pool was looked at, and
+    /// once its time is over it stays so.
     @inline(__always)
     var isFull: Bool {
+        let loan = loanWord.load()
+        let lent = loan == 0 ? 0 : reach(Loan(rawValue: loan))
         let word = PoolWord(low: low.load(), high: 0)
-        return word.free <= 0 && word.loose == 0
+        return word.free <= 0 &- lent && word.loose == 0 && loanWord.load() == loan
     }
 
     /// Whether there are enough free sessions for one more writer to keep spare ones.
@@ -51,12 +54,44 @@ extension PoolEngine {
                 } else if let outcome = take(word, writer) {
                     return outcome
                 }
-            } else {
-                if word.loose == 0 { return .refused }
+            } else if word.loose > 0 {
                 complete(word)
                 if !collect(word) { return .refused }
+            } else if let outcome = borrow(word, writer) {
+                return outcome
             }
         }
+    }
+
+    /// Admits with no spare or free session left. Nil: try again.
+    @inline(never)
+    private func borrow(_ word: PoolWord, _ writer: Writer) -> Outcome? {
+        let loan = Loan(rawValue: loanWord.load())
+        guard reach(loan) > 0 &- word.free else { return isFull ? .refused : nil }
+        if let done = adjust(word, writer, by: 1) {
+            guard done else { return nil }
+            return isInTime(loan, writer) ? counted(writer) : .refused
+        }
+        _ = foldIfLarge(word, writer, writer.account)
+        return nil
+    }
+
+    /// Whether a session that was taken on a loan was so in time. If not, and if the cap does not cover it by now, it is taken
+    /// back.
+    func isInTime(_ loan: Loan, _ writer: Writer) -> Bool {
+        while reach(loan) == 0 {
+            let word = loadPool()
+            if word.free >= 0 { return true }
+            if word.loose > 0 {
+                complete(word)
+                _ = collect(word)
+            } else if let done = adjust(word, writer, by: -1) {
+                if done { return false }
+            } else {
+                _ = foldIfLarge(word, writer, writer.account)
+            }
+        }
+        return true
     }
 
     /// Releases with nothing stored yet. False: the gate is open again, try the fast path.
@@ -173,7 +208,12 @@ extension PoolEngine {
             case _ where word.free > 0:
                 if transact(word, free: -1, .grow, target: writer.target, amount: 1) { return true }
             case Phase.tight where word.loose == 0:
-                if transact(word, .withdraw, target: writer.target, amount: 0) { return false }
+                let loan = Loan(rawValue: loanWord.load())
+                if reach(loan) > 0 &- word.free {
+                    if transact(word, free: -1, .grow, target: writer.target, amount: 1) { return isInTime(loan, writer) }
+                } else if transact(word, .withdraw, target: writer.target, amount: 0) {
+                    return false
+                }
             default:
                 if !collect(word), transact(word, .withdraw, target: writer.target, amount: 0) { return false }
             }

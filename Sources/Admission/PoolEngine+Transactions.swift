@@ -126,14 +126,40 @@ extension PoolEngine {
 extension PoolEngine {
     var cap: Int { capAccount.account.credit }
 
-    /// Changes the cap. When this returns, no admission succeeds while `cap` or more sessions are in use.
-    func setCap(_ cap: Int) {
+    /// With what the loan allows now.
+    var enforcedCap: Int { cap + reach(Loan(rawValue: loanWord.load())) }
+
+    /// Cap and `free` of one moment.
+    var taken: Int {
+        while true {
+            let word = begin()
+            let cap = self.cap
+            if high.load() == word.high { return cap - word.free }
+        }
+    }
+
+    /// How many sessions beyond the cap a loan allows now.
+    @inline(never)
+    func reach(_ loan: Loan) -> Int {
+        loan.sessions != 0 && fpx_boottime_milliseconds() < loan.deadline ? loan.sessions : 0
+    }
+
+    /// Changes cap and loan; only the keeper does. When this returns, no admission succeeds while as many sessions or more are
+    /// in use, and at no moment were more allowed than before or after.
+    ///
+    /// What a smaller loan must end is the admissions that are decided on the larger one and not published yet. The transaction
+    /// on the cap does: it comes after the loan is stored, and theirs fail.
+    func setCap(_ cap: Int, loan: Loan) {
+        let before = Loan(rawValue: loanWord.load())
+        loanWord.store(
+            Loan(sessions: min(before.sessions, loan.sessions), deadline: min(before.deadline, loan.deadline)).rawValue)
         while true {
             let word = begin()
             let delta = cap - capAccount.account.credit
             if transact(word, free: delta, .cap, target: 0, amount: cap) { break }
         }
         settleDebt()
+        loanWord.store(loan.rawValue)
     }
 
     /// While there is a debt no writer may keep spare sessions.

@@ -32,6 +32,12 @@
 //  (f) A refusal is one load that finds free <= 0 and loose == 0: all credit lies in tight writers and balances, as sessions,
 //      pending claims that are covered, or releases not yet returned.
 //
+// LOANS
+// Besides its cap a pool may have a loan: sessions that may be admitted until a deadline. Such an admission is a tight one
+// that takes `free` below zero, and so makes the debt that is there anyway when the time is over: nobody has to act then,
+// and a process that stops across the deadline cannot admit late. The clock is read after the transaction; whoever finds the time
+// over takes its session back unless the cap covers it by then. Without a loan, and while `free > 0`, no clock is read.
+//
 // PROGRESS
 // Fast admit and release: wait-free (an rseq section restarts only when the thread was preempted). Everything else: lock-free;
 // a retry means that another thread's transaction succeeded. Nothing waits for a particular thread.
@@ -102,6 +108,7 @@ package struct PoolEngine: Equatable, @unchecked Sendable {
     var low: Word { poolPair.low }
     var high: Word { poolPair.high }
     var done: Word { unsafe Word(record, at: Layout.poolDone) }
+    var loanWord: Word { unsafe Word(record, at: Layout.poolLoan) }
 }
 
 // MARK: - What the pool word can name

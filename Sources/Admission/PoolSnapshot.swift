@@ -4,7 +4,7 @@ import CAdmission
 
 /// A pool's figures of about one moment.
 public struct PoolSnapshot: Equatable, Sendable {
-    /// Licensed sessions that may be in use.
+    /// Licensed sessions that may be in use, those included that are borrowed until a deadline.
     public let cap: Int
     /// Licensed sessions in use.
     public let inUse: Int
@@ -28,7 +28,7 @@ public struct PoolSnapshot: Equatable, Sendable {
     public let conservation: Conservation?
 }
 
-/// What the pool has, what all writers and balances hold, and what they must add up to.
+/// What the pool has, what all writers and balances hold, and what they must add up to: the cap without what is borrowed.
 public struct Conservation: Equatable, Sendable {
     public let free: Int
     public let granted: Int
@@ -116,8 +116,9 @@ extension PoolEngine {
             tally(slot, into: &all)
         }
         let bypassed = observeBypassed()
+        let lent = reach(Loan(rawValue: loanWord.load()))
         return PoolSnapshot(
-            cap: cap, inUse: all.inUse, free: word.free, spare: all.spare, bypassed: bypassed,
+            cap: cap + lent, inUse: all.inUse, free: word.free + lent, spare: all.spare, bypassed: bypassed,
             bypassedPeak: Int(bypassPeak.load()), fastAdmissions: all.fastAdmissions,
             poolAdmissions: all.poolAdmissions, refused: all.refused, processes: processes,
             looseWriters: word.loose, collects: collects.load(),

@@ -203,6 +203,12 @@ extension Segment {
                     path: path, field: "cap of pool \(pool)", found: UInt64(bitPattern: Int64(cap)),
                     expected: UInt64(Limits.cap))
             }
+            let loan = Loan(rawValue: engine.loanWord.load())
+            guard loan.sessions <= Limits.cap - cap else {
+                throw .format(
+                    path: path, field: "borrowed sessions of pool \(pool)", found: UInt64(loan.sessions),
+                    expected: UInt64(Limits.cap - cap))
+            }
             guard free <= cap else {
                 throw .format(
                     path: path, field: "free sessions of pool \(pool)", found: UInt64(bitPattern: Int64(free)),

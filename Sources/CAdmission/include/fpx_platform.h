@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* GNU extensions, declared here: with _GNU_SOURCE the C library's types would differ from those that Swift imports. */
@@ -171,6 +172,15 @@ FPX_INLINE int fpx_current_cpu(void) {
     if (__rseq_size != 0) return *(volatile int *)((char *)__builtin_thread_pointer() + __rseq_offset + 4);
 #endif
     return sched_getcpu();
+}
+
+/* ---- Time ---- */
+
+/* CLOCK_BOOTTIME: counts suspend and is never set. */
+FPX_INLINE uint64_t fpx_boottime_milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 /* ---- Files: the segment's descriptor, its locks, its mapping ---- */
