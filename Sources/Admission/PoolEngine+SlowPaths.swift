@@ -20,14 +20,21 @@ extension PoolEngine {
         case retry
     }
 
-    /// Whether every licensed session is in use, exact (f): the loan was the same before and after the pool was looked at, and
-    /// once its time is over it stays so.
+    /// Whether every licensed session is in use, exact (f): the loan is the same before and after the pool is looked at.
     @inline(__always)
     var isFull: Bool {
         let loan = loanWord.load()
-        let lent = loan == 0 ? 0 : reach(Loan(rawValue: loan))
+        return loan == 0 ? isFull(loan, reach: 0) : isFullWithLoan(loan)
+    }
+
+    /// Once the time of a loan is over it stays so.
+    @inline(never)
+    private func isFullWithLoan(_ loan: UInt64) -> Bool { isFull(loan, reach: reach(Loan(rawValue: loan))) }
+
+    @inline(__always)
+    private func isFull(_ loan: UInt64, reach: Int) -> Bool {
         let word = PoolWord(low: low.load(), high: 0)
-        return word.free <= 0 &- lent && word.loose == 0 && loanWord.load() == loan
+        return word.free <= 0 &- reach && word.loose == 0 && loanWord.load() == loan
     }
 
     /// Whether there are enough free sessions for one more writer to keep spare ones.
