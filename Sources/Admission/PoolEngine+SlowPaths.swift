@@ -20,21 +20,13 @@ extension PoolEngine {
         case retry
     }
 
-    /// Whether every licensed session is in use, exact (f): the loan is the same before and after the pool is looked at.
+    /// Whether every licensed session is in use, exact (f): the loan is the same before and after the pool is looked at. A loan
+    /// whose time is over, and which nobody has taken away yet, looks as if there were room.
     @inline(__always)
     var isFull: Bool {
         let loan = loanWord.load()
-        return loan == 0 ? isFull(loan, reach: 0) : isFullWithLoan(loan)
-    }
-
-    /// Once the time of a loan is over it stays so.
-    @inline(never)
-    private func isFullWithLoan(_ loan: UInt64) -> Bool { isFull(loan, reach: reach(Loan(rawValue: loan))) }
-
-    @inline(__always)
-    private func isFull(_ loan: UInt64, reach: Int) -> Bool {
         let word = PoolWord(low: low.load(), high: 0)
-        return word.free <= 0 &- reach && word.loose == 0 && loanWord.load() == loan
+        return word.free <= 0 &- Loan(rawValue: loan).sessions && word.loose == 0 && loanWord.load() == loan
     }
 
     /// Whether there are enough free sessions for one more writer to keep spare ones.
@@ -74,7 +66,7 @@ extension PoolEngine {
     @inline(never)
     private func borrow(_ word: PoolWord, _ writer: Writer) -> Outcome? {
         let loan = Loan(rawValue: loanWord.load())
-        guard reach(loan) > 0 &- word.free else { return isFull ? .refused : nil }
+        guard loan.sessions > 0 &- word.free else { return isFull ? .refused : nil }
         if let done = adjust(word, writer, by: 1) {
             guard done else { return nil }
             return isInTime(loan, writer) ? counted(writer) : .refused
@@ -83,15 +75,22 @@ extension PoolEngine {
         return nil
     }
 
-    /// Whether a session that was taken on a loan was so in time. If not, and if the cap does not cover it by now, it is taken
-    /// back.
+    /// Whether a session that was taken on a loan was so in time. If not, the loan is taken away, and the session is given back
+    /// unless the cap or another loan covers it by now.
     func isInTime(_ loan: Loan, _ writer: Writer) -> Bool {
-        while reach(loan) == 0 {
+        var loan = loan
+        while isOver(loan) {
+            _ = loanWord.compareExchange(loan.rawValue, Loan.none.rawValue)
             let word = loadPool()
             if word.free >= 0 { return true }
             if word.loose > 0 {
                 complete(word)
                 _ = collect(word)
+                continue
+            }
+            let now = Loan(rawValue: loanWord.load())
+            if now.sessions >= 0 &- word.free {
+                if high.load() == word.high { loan = now }
             } else if let done = adjust(word, writer, by: -1) {
                 if done { return false }
             } else {
@@ -216,7 +215,7 @@ extension PoolEngine {
                 if transact(word, free: -1, .grow, target: writer.target, amount: 1) { return true }
             case Phase.tight where word.loose == 0:
                 let loan = Loan(rawValue: loanWord.load())
-                if reach(loan) > 0 &- word.free {
+                if loan.sessions > 0 &- word.free {
                     if transact(word, free: -1, .grow, target: writer.target, amount: 1) { return isInTime(loan, writer) }
                 } else if transact(word, .withdraw, target: writer.target, amount: 0) {
                     return false

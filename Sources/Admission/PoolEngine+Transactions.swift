@@ -126,8 +126,16 @@ extension PoolEngine {
 extension PoolEngine {
     var cap: Int { capAccount.account.credit }
 
+    func isOver(_ loan: Loan) -> Bool { fpx_boottime_milliseconds() >= loan.deadline }
+
+    /// Sessions that the loan allows now.
+    var lent: Int {
+        let loan = Loan(rawValue: loanWord.load())
+        return loan.sessions == 0 || isOver(loan) ? 0 : loan.sessions
+    }
+
     /// With what the loan allows now.
-    var enforcedCap: Int { cap + reach(Loan(rawValue: loanWord.load())) }
+    var enforcedCap: Int { cap + lent }
 
     /// Cap and `free` of one moment.
     var taken: Int {
@@ -136,12 +144,6 @@ extension PoolEngine {
             let cap = self.cap
             if high.load() == word.high { return cap - word.free }
         }
-    }
-
-    /// How many sessions beyond the cap a loan allows now.
-    @inline(never)
-    func reach(_ loan: Loan) -> Int {
-        loan.sessions != 0 && fpx_boottime_milliseconds() < loan.deadline ? loan.sessions : 0
     }
 
     /// Changes cap and loan; only the keeper does. When this returns, no admission succeeds while as many sessions or more are

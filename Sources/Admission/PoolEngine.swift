@@ -36,7 +36,7 @@
 // Besides its cap a pool may have a loan: sessions that may be admitted until a deadline. Such an admission is a tight one
 // that takes `free` below zero, and so makes the debt that is there anyway when the time is over: nobody has to act then,
 // and a process that stops across the deadline cannot admit late. The clock is read after the transaction; whoever finds the time
-// over takes its session back unless the cap covers it by then. Without a loan, and while `free > 0`, no clock is read.
+// over takes the loan away, and its session back unless the cap covers it by then. Otherwise no clock is read.
 //
 // PROGRESS
 // Fast admit and release: wait-free (an rseq section restarts only when the thread was preempted). Everything else: lock-free;

@@ -116,7 +116,7 @@ extension PoolEngine {
             tally(slot, into: &all)
         }
         let bypassed = observeBypassed()
-        let lent = reach(Loan(rawValue: loanWord.load()))
+        let lent = self.lent
         return PoolSnapshot(
             cap: cap + lent, inUse: all.inUse, free: word.free + lent, spare: all.spare, bypassed: bypassed,
             bypassedPeak: Int(bypassPeak.load()), fastAdmissions: all.fastAdmissions,

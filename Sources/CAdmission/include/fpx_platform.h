@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -181,6 +182,12 @@ FPX_INLINE uint64_t fpx_boottime_milliseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* How many microseconds the kernel adds to its clocks with each of its ticks: 10000 unless it is told otherwise. Negative: errno. */
+FPX_INLINE long fpx_clock_tick(void) {
+    struct timex state = {0};
+    return adjtimex(&state) < 0 ? -1 : state.tick;
 }
 
 /* ---- Files: the segment's descriptor, its locks, its mapping ---- */
