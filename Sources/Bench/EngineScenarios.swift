@@ -4,7 +4,10 @@
 // that uses it. They return how many were admitted, so that nothing can be left out.
 
 import Admission
+import CAdmission
 import CRivals
+import Foundation
+import Synchronization
 
 @inline(never)
 func lanePairs(_ lane: borrowing Lane, _ n: Int) {
@@ -105,8 +108,16 @@ struct Held: ~Copyable {
     }
 }
 
+/// Tells a thread beside a job that the job is over.
+private final class Over: Sendable {
+    let flag = Atomic(false)
+}
+
 /// How a job runs, over what every engine job has: an attachment, its pool and a lane of its own.
 final class EngineJob: Job {
+    /// Seats of other hosts: none; as many as its own, renewed all the time as the daemon does; or nothing but borrowed ones.
+    enum Loan { case none, renewed, only }
+
     enum Run { case lanePairs, shardPairs, handlePairs, laneRefusals, shardRefusals, laneWalk, shardWalk, caps, reap }
 
     let segment: Segment
@@ -114,15 +125,34 @@ final class EngineJob: Job {
     let lane: Lane
     let run: Run
     private var held: Held
+    private let over = Over()
 
     /// `holding`: sessions that worker 0 holds all the time.
-    init(_ segment: Segment, run: Run, capacity: Int, holding: Int) throws {
+    init(_ segment: Segment, run: Run, capacity: Int, holding: Int, loan: Loan = .none) throws {
         self.segment = segment
         self.run = run
         pool = try segment.pool(0)
         lane = try segment.openLane(pool: 0)
         held = Held(capacity: capacity)
         while held.count < holding { held.push(lane.admit()) }
+        switch loan {
+        case .none: break
+        case .renewed: renew(pool, cap: capacity)
+        case .only: try pool.setCap(0, borrowed: capacity, until: .max)
+        }
+    }
+
+    /// Five times a second, as at the shortest heartbeat: looks at the pool and extends the loan.
+    private func renew(_ pool: Pool, cap: Int) {
+        let thread = Thread { [over] in
+            while !over.flag.load(ordering: .relaxed) {
+                let term = Int64(fpx_boottime_milliseconds() + 3000) * 1_000_000
+                _ = pool.snapshot()
+                try? pool.setCap(cap, borrowed: cap, until: term)
+                usleep(200_000)
+            }
+        }
+        thread.start()
     }
 
     func run(units: Int, seed: UInt64) -> UInt64 {
@@ -149,7 +179,10 @@ final class EngineJob: Job {
         return 0
     }
 
-    func finish() { held.endAll() }
+    func finish() {
+        over.flag.store(true, ordering: .relaxed)
+        held.endAll()
+    }
 }
 
 /// A scenario over a segment of its own.
@@ -169,12 +202,13 @@ func engineScenarios(_ settings: Settings) -> [Scenario] {
     var all: [Scenario] = []
     func add(
         _ name: String, _ about: String, _ shape: Shape, _ run: EngineJob.Run, cap: Int, unit: Unit = .pair,
-        fenceMode: FenceMode = .best, holding: Int = 0
+        fenceMode: FenceMode = .best, holding: Int = 0, loan: EngineJob.Loan = .none
     ) {
         all.append(
             engineScenario(name, about: about, shape, cap: cap, unit: unit, fenceMode: fenceMode) { file, post in
                 try EngineJob(
-                    try post.resources.segment(file), run: run, capacity: cap, holding: post.worker == 0 ? holding : 0)
+                    try post.resources.segment(file), run: run, capacity: cap, holding: post.worker == 0 ? holding : 0,
+                    loan: loan)
             })
     }
     for shape in Shape.all(cpus: settings.cpus) {
@@ -197,6 +231,10 @@ func engineScenarios(_ settings: Settings) -> [Scenario] {
         add("shard_refusal", "shard: \(about)", shape, .shardRefusals, cap: 100, unit: .refusal, holding: 100)
     }
     let one = Shape(threads: 1, processes: 1)
+    add(
+        "lane_sharing", "lane while seats are shared: a loan besides, renewed", one, .lanePairs, cap: settings.cap,
+        loan: .renewed)
+    add("lane_borrowed", "lane on borrowed seats alone", one, .lanePairs, cap: settings.cap, loan: .only)
     add("set_cap", "the cap up by one and down again", one, .caps, cap: 1000, unit: .capChange, holding: 1)
     add("reap_idle", "reap when nobody is dead", one, .reap, cap: 1000, unit: .reap, holding: 1)
     return all

@@ -104,6 +104,12 @@ struct Ratio {
             Ratio(
                 "steal_stopped_vs_membarrier", "steal / membarrier, other is stopped",
                 Place(scenario: "steal_stopped", processes: 2), Place(scenario: "membarrier_stopped", processes: 2), steal),
+            Ratio(
+                "sharing_vs_lane", "lane while seats are shared / lane", Place(scenario: "lane_sharing"), lane,
+                .atMost(must: 1.1, aim: 1.03)),
+            Ratio(
+                "borrowed_vs_pool", "lane on borrowed seats / lane by the pool", Place(scenario: "lane_borrowed"),
+                Place(scenario: "lane_cap_3"), .atMost(must: 5, aim: 3)),
             Ratio("c_lane_vs_lane", "C lane / lane", Place(scenario: "c_lane"), lane, .atMost(must: 1.5, aim: 1.25)),
         ]
     }()
