@@ -46,7 +46,7 @@ let package = Package(
         .target(
             name: "Settings",
             dependencies: [
-                "Licensing", .product(name: "Configuration", package: "swift-configuration"),
+                "Licensing", "SeatSharing", .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Yams", package: "Yams"),
             ], swiftSettings: toolSettings),
         .target(name: "KeyedSessions", dependencies: ["Admission", "CAdmission", "CKeyedTable"], swiftSettings: settings),
@@ -56,7 +56,7 @@ let package = Package(
                 "KeyedSessions", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: settings),
-        .target(name: "ControlAPI", swiftSettings: settings),
+        .target(name: "ControlAPI", dependencies: ["SeatSharing"], swiftSettings: settings),
         .target(
             name: "AuthorityAPI",
             dependencies: ["ControlAPI", "Licensing", .product(name: "Crypto", package: "swift-crypto")],
@@ -94,12 +94,19 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: toolSettings),
         .target(name: "SeatSharing", swiftSettings: settings),
+        .target(
+            name: "Etcd",
+            dependencies: [
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ], swiftSettings: toolSettings),
         // Floor 3: programs.
         .executableTarget(
             name: "fpxd",
             dependencies: [
-                "Admission", "AdmissionNUMA", "CAdmission", "ControlAPI", "ControlPlane", "KeyedSessions", "LicenseClient",
-                "Licensing", "Settings", "SPOE",
+                "Admission", "AdmissionNUMA", "CAdmission", "ControlAPI", "ControlPlane", "Etcd", "KeyedSessions",
+                "LicenseClient", "Licensing", "SeatSharing", "Settings", "SPOE",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -108,7 +115,7 @@ let package = Package(
         .executableTarget(
             name: "fpx",
             dependencies: [
-                "ControlAPI", "CLineEditor", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "ControlAPI", "CLineEditor", "SeatSharing", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ], swiftSettings: settings),
@@ -173,7 +180,7 @@ let package = Package(
         .testTarget(
             name: "CommandLineTests",
             dependencies: [
-                "fpx", "ControlAPI", "TestSupport", .product(name: "NIOCore", package: "swift-nio"),
+                "fpx", "ControlAPI", "SeatSharing", "TestSupport", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
             ], swiftSettings: toolSettings),
         .testTarget(
@@ -209,7 +216,7 @@ let package = Package(
             ], swiftSettings: toolSettings),
         .testTarget(
             name: "SeatSharingTests", dependencies: ["SeatSharing", "Simulator", "TestSupport"], swiftSettings: toolSettings),
-        .testTarget(name: "SettingsTests", dependencies: ["Settings", "TestSupport"], swiftSettings: toolSettings),
+        .testTarget(name: "SettingsTests", dependencies: ["SeatSharing", "Settings", "TestSupport"], swiftSettings: toolSettings),
     ]
 )
 
