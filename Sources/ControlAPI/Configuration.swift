@@ -12,33 +12,43 @@ public struct ConfigurationReport: Codable, Equatable, Sendable {
         }
     }
     public struct Setting: Codable, Equatable, Sendable {
+        /// Within its section: `status` in `system csf`.
         public var name: String
+        /// In force.
         public var value: String
+        /// In force when fpxd has been restarted; nil: the same.
+        public var valueAfterRestart: String?
         public var defaultValue: String
         /// Nil: any text of the kind that `help` says.
         public var allowed: [String]?
         public var help: String
         /// Whether `fpx config` may change it while fpxd runs.
         public var changeable: Bool
+        /// Whether a change is in force only when fpxd has been restarted.
+        public var needsRestart: Bool
         public init(
-            name: String, value: String, defaultValue: String, allowed: [String]?, help: String, changeable: Bool
+            name: String, value: String, valueAfterRestart: String? = nil, defaultValue: String, allowed: [String]?,
+            help: String, changeable: Bool, needsRestart: Bool = false
         ) {
             self.name = name
             self.value = value
+            self.valueAfterRestart = valueAfterRestart
             self.defaultValue = defaultValue
             self.allowed = allowed
             self.help = help
             self.changeable = changeable
+            self.needsRestart = needsRestart
         }
     }
     public var sections: [Section]
     public init(sections: [Section]) { self.sections = sections }
 }
 
-/// All of it is applied and saved, or none.
+/// All of it is applied and saved, or none. What needs a restart is saved, and said to be in force after it.
 public struct ConfigurationChange: Codable, Equatable, Sendable {
     /// `system global`
     public var path: String
+    /// By the names of the section.
     public var set: [String: String]
     /// Names of settings that go back to their defaults.
     public var unset: [String]?

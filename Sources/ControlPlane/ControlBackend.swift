@@ -1,6 +1,6 @@
 // ControlBackend: what the control plane asks of the daemon. The plane itself knows HTTP and who is asking, nothing else.
 
-public import ControlAPI
+import ControlAPI
 
 /// A request that the daemon refuses, as its client is told.
 public struct ControlFailure: Error, Equatable, Sendable {
@@ -27,11 +27,12 @@ public struct ControlFailure: Error, Equatable, Sendable {
 }
 
 /// The daemon's answers. All of them may be asked for at any time, from any task.
-public protocol ControlBackend: Sendable {
+package protocol ControlBackend: Sendable {
     func status() async -> SystemStatus
     func license() async -> LicenseReport
     func hardware() async -> HardwareReport
     func seats() async -> SeatsReport
+    func sharing() async -> SharingReport
     /// - Parameter limit: sessions, 1 to 100,000.
     func sessions(limit: Int) async -> SessionsReport
     func statistics() async -> SessionStatistics

@@ -9,7 +9,7 @@ import Hummingbird
 import HummingbirdCore
 import NIOCore
 import WebAPI
-public import Logging
+import Logging
 public import ServiceLifecycle
 
 /// The control plane as a service: serves until it is shut down gracefully.
@@ -26,7 +26,7 @@ public struct ControlServer: Service {
     /// - Parameters:
     ///   - path: where the socket is made. What is there already is removed: the caller has made sure that nobody serves it.
     ///   - ready: called when connections are accepted; it may set the socket's owner and mode.
-    public init(
+    package init(
         path: String, backend: any ControlBackend, access: AccessRule, version: String, logger: Logger,
         ready: @escaping @Sendable () -> Void
     ) {

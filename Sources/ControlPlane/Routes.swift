@@ -57,6 +57,10 @@ let routes: [Route] = [
         answer: SeatsReport.self
     ) { backend, _ in await backend.seats() },
     Route(
+        method: .get, path: "/v1/sharing", operation: "getSharing", summary: "How this unit shares seats with others",
+        answer: SharingReport.self
+    ) { backend, _ in await backend.sharing() },
+    Route(
         method: .get, path: "/v1/sessions", operation: "listSessions", summary: "Sessions of the wire hooks, oldest first",
         query: NumberParameter(
             name: "limit", summary: "How many to list", range: 1...100_000, whenAbsent: 1000),
@@ -81,7 +85,7 @@ let routes: [Route] = [
     ) { backend, _ in await backend.configuration() },
     Route(
         method: .patch, path: "/v1/config", operation: "changeConfiguration",
-        summary: "Changes settings, at once and lasting: all of them or none", body: ConfigurationChange.self,
+        summary: "Changes settings, lasting: all of them or none", body: ConfigurationChange.self,
         answer: ConfigurationReport.self
     ) { backend, asked in try await backend.change(try asked.decode(ConfigurationChange.self)) },
     Route(

@@ -79,11 +79,13 @@ extension HASeats {
     ///   - sessionsPerSeat: the licence's.
     ///   - sessions: licensed sessions in use.
     package func text(available: Int, sessionsPerSeat: Int, sessions: Int) -> String {
+        // Figures that come from another process may be anything.
+        let most = available.multipliedReportingOverflow(by: sessionsPerSeat)
         var text = "License Seats Registered:\n"
         for unit in units { text += "\(unit.serial): \(unit.registered)\n" }
         text += "\nNew license seats adjusted:\n"
         for unit in units { text += "\(unit.serial): \(unit.adjusted)\n" }
-        text += "\nAvailable License Seat: \(available)\nMax Licensed Session: \(available * sessionsPerSeat)\n"
+        text += "\nAvailable License Seat: \(available)\nMax Licensed Session: \(most.overflow ? Int.max : most.partialValue)\n"
         return text + "Current Licensed Session: \(sessions)\n"
     }
 }

@@ -38,6 +38,19 @@ package enum Policy: Equatable, Sendable {
         }
     }
 
+    /// The bound of what may be used twice, for people.
+    package var overUse: String {
+        switch self {
+        case .byTime:
+            "none while clocks run within \(Drift.percent) % of real time and count suspend; after a pause that a hypervisor "
+                + "hides from this host, at most what is borrowed here, until a row of its owner is read or its time is over"
+        case .acknowledgedOnly:
+            "none, whatever clocks do, but for one end of a licence; lent seats stay away while their borrower is out of reach"
+        case .recovery(let time):
+            "at most the seats on loan when contact is lost, once, for \(time / .second) seconds"
+        }
+    }
+
     /// The settings' word: `time`, `ack-only` or `recovery 14d` (also `h`, `m`, `s`).
     package init(_ text: String) throws(SharingError) {
         switch text {

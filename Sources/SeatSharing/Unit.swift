@@ -204,10 +204,10 @@ package struct Unit: Sendable {
     var falls: [(deadline: Instant, seats: Seats)] = []
 
     // What is known.
-    var pool: Pool?
+    package internal(set) var pool: Pool?
     var poolAt: Instant
-    var used = Seats.zero
-    var demand = Seats.zero
+    package internal(set) var used = Seats.zero
+    package internal(set) var demand = Seats.zero
     var demandWritten = Seats.zero
     var unixTime = 0
     var now: Instant
@@ -298,15 +298,15 @@ package struct Unit: Sendable {
         }
     }
 
-    var isEntitled: Bool { now < entitlement.until }
-    var pace: Pace { pool?.pace ?? Pace(term: configuration.term, members: 1) }
+    package var isEntitled: Bool { now < entitlement.until }
+    package var pace: Pace { pool?.pace ?? Pace(term: configuration.term, members: 1) }
     var terms: Terms { configuration.policy.terms(pace.term) }
 
     /// Whether the pool as it was last read is worth acting upon.
     package var isConnected: Bool { !isFenced && pool != nil && now - poolAt <= pace.staleAfter }
 
     /// This unit's place in the plan, while it takes part in it.
-    var place: Int? {
+    package var place: Int? {
         guard isConnected, isEntitled, let pool, let place = pool.places[configuration.serial], !pool.isStale[place],
             pool.rows[place].isEntitled
         else { return nil }

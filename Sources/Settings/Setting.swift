@@ -1,6 +1,7 @@
 // Setting: the table of all that can be configured. Files, flags, environment and `fpx config` all go by it.
 
 import Foundation
+import SeatSharing
 
 /// One thing that can be configured.
 public struct Setting: Sendable {
@@ -9,87 +10,68 @@ public struct Setting: Sendable {
         case number(ClosedRange<Int>, unit: String)
         /// An absolute path; empty: none, where `mayBeEmpty`.
         case path(mayBeEmpty: Bool)
-        /// A name of letters, digits, `_`, `.` and `-`; empty: none.
-        case name
+        /// A name of at most so many letters, digits, `_`, `.` and `-`; empty: none.
+        case name(lengthMax: Int)
         /// `https://HOST[:PORT][/PREFIX]`; empty: none.
         case address
+        /// Seats of each type, FURL/FNBI/FCAS, or one number for all three.
+        case seats
+        /// Seats of units, `SERIAL F/N/C, SERIAL F/N/C`; empty: none.
+        case seatsOfUnits
+        /// `http://HOST[:PORT]`, several with commas between, or all with `https`; empty: none.
+        case endpoints
+        /// When a loan ends without a word from the borrower.
+        case policy
+    }
+
+    /// Where a setting stands for `fpx config`, by its words after `config`.
+    public enum Section: String, CaseIterable, Sendable {
+        case global = "system global"
+        case fabric = "system csf"
+        case ha = "system ha"
+        case sharing = "system sharing"
+        /// What only the file, flags and the environment can say.
+        case daemon = "system daemon"
+
+        /// What the names of its settings begin with, except in the section itself.
+        var prefix: String {
+            switch self {
+            case .global, .daemon: ""
+            case .fabric: "csf-"
+            case .ha: "ha-"
+            case .sharing: "sharing-"
+            }
+        }
+
+        /// In the order of the table.
+        public var settings: [Setting] { Setting.all.filter { $0.section == self } }
+
+        /// The setting that the section calls so.
+        public func setting(_ name: String) -> Setting? { settings.first { $0.nameInSection == name } }
     }
 
     /// In files as it stands, as a flag with `--` before it, in the environment as `FPX_` and capitals with `_` for `-`.
     public let name: String
     public let kind: Kind
     public let help: String
-    /// Whether it can be changed while the daemon runs: those form the section `system global`.
-    public let changeable: Bool
+    public let section: Section
+    /// Whether a change is in force at once; else from the next start on.
+    public let takesEffectAtOnce: Bool
 
-    public static let overLimit = "license-overlimit"
-    public static let logLevel = "log-level"
-    public static let sessionWarning = "session-warning"
-    public static let usageReport = "usage-report"
-    public static let segment = "segment"
-    public static let stateFolder = "state-folder"
-    public static let runFolder = "run-folder"
-    public static let group = "group"
-    public static let licenseFile = "license-file"
-    public static let trustedKeys = "trusted-keys"
-    public static let logFile = "log-file"
-    public static let haproxyFolder = "haproxy-folder"
-    public static let authority = "authority"
-    public static let accountKeyFile = "account-key-file"
-    public static let authorityCA = "authority-ca"
-    public static let authorityCertificate = "authority-certificate"
-    public static let authorityPrivateKey = "authority-private-key"
+    init(
+        _ name: String, _ kind: Kind, in section: Section = .daemon, atOnce takesEffectAtOnce: Bool = false, help: String
+    ) {
+        self.name = name
+        self.kind = kind
+        self.help = help
+        self.section = section
+        self.takesEffectAtOnce = takesEffectAtOnce
+    }
 
-    public static let all: [Setting] = [
-        Setting(
-            name: overLimit, kind: .choice(["bypass", "block"]),
-            help: "verdict of a new session when no licensed session is free", changeable: true),
-        Setting(
-            name: logLevel, kind: .choice(["debug", "info", "warning", "error"]), help: "least severe lines that are logged",
-            changeable: true),
-        Setting(
-            name: sessionWarning, kind: .number(0...100, unit: "percent"),
-            help: "share of the licensed sessions in use that raises a warning, 0 for none", changeable: true),
-        Setting(
-            name: usageReport, kind: .choice(["enable", "disable"]), help: "hourly usage report to the authority",
-            changeable: true),
-        Setting(
-            name: segment, kind: .path(mayBeEmpty: false), help: "file of the shared counters, on a file system in memory",
-            changeable: false),
-        Setting(
-            name: stateFolder, kind: .path(mayBeEmpty: false), help: "folder of what must outlive a restart", changeable: false),
-        Setting(
-            name: runFolder, kind: .path(mayBeEmpty: false), help: "folder of the sockets", changeable: false),
-        Setting(
-            name: group, kind: .name, help: "group that may use segment and sockets, empty for the user's own",
-            changeable: false),
-        Setting(name: licenseFile, kind: .path(mayBeEmpty: false), help: "the signed licence", changeable: false),
-        Setting(
-            name: trustedKeys, kind: .path(mayBeEmpty: false), help: "folder of the authority's public keys, KEYID.pem",
-            changeable: false),
-        Setting(
-            name: logFile, kind: .path(mayBeEmpty: true), help: "log file besides standard error, empty for none",
-            changeable: false),
-        Setting(
-            name: haproxyFolder, kind: .path(mayBeEmpty: true),
-            help: "folder of the sockets for HAProxy, spoa.sock and ring.sock; empty: none are served", changeable: false),
-        Setting(
-            name: authority, kind: .address, help: "the licensing server that issues and extends leases, empty for none",
-            changeable: false),
-        Setting(
-            name: accountKeyFile, kind: .path(mayBeEmpty: false), help: "file with the account key for the authority",
-            changeable: false),
-        Setting(
-            name: authorityCA, kind: .path(mayBeEmpty: true),
-            help: "whom the authority's certificate must come from (PEM), empty for those that the system trusts",
-            changeable: false),
-        Setting(
-            name: authorityCertificate, kind: .path(mayBeEmpty: true),
-            help: "this unit's certificate for the authority (PEM), empty for none", changeable: false),
-        Setting(
-            name: authorityPrivateKey, kind: .path(mayBeEmpty: true), help: "the private key of that certificate (PEM)",
-            changeable: false),
-    ]
+    /// Whether `fpx config` can change it.
+    public var changeable: Bool { section != .daemon }
+    /// What it is called within its section: `status` for `csf-status`.
+    public var nameInSection: String { String(name.dropFirst(section.prefix.count)) }
 
     public static func named(_ name: String) -> Setting? { all.first { $0.name == name } }
 
@@ -103,7 +85,13 @@ public struct Setting: Sendable {
         case .number(let range, let unit): "a number from \(range.lowerBound) to \(range.upperBound) (\(unit))"
         case .path(let mayBeEmpty): mayBeEmpty ? "an absolute path, or nothing" : "an absolute path"
         case .address: "https://HOST, perhaps with :PORT and a path, or nothing"
-        case .name: "a name of letters, digits, \"_\", \".\" and \"-\", or nothing"
+        case .name(let lengthMax): "a name of at most \(lengthMax) letters, digits, \"_\", \".\" and \"-\", or nothing"
+        case .seats: "seats as FURL/FNBI/FCAS, or one number for all three, each from 0 to \(Seats.limit)"
+        case .seatsOfUnits:
+            "SERIAL FURL/FNBI/FCAS of each unit once, with commas between, at most \(Row.entriesMax) of them, or nothing"
+        case .endpoints:
+            "http://HOST:PORT or https://HOST:PORT, at most \(Self.endpointsMax) with commas between, all of one kind, or nothing"
+        case .policy: "time, ack-only, or recovery with a time from 1s to 365d, as in recovery 14d"
         }
     }
 
@@ -121,8 +109,11 @@ public struct Setting: Sendable {
                 ? mayBeEmpty
                 : value.hasPrefix("/") && value.utf8.count < 4096 && !value.unicodeScalars.contains { $0.value < 32 }
         case .address: value.isEmpty || Self.isAddress(value)
-        case .name:
-            value.utf8.count <= 32 && value.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "_.-".contains($0)) }
+        case .name(let lengthMax): value.isEmpty || (value.utf8.count <= lengthMax && Row.isName(value))
+        case .seats: Self.seats(value) != nil
+        case .seatsOfUnits: Self.seatsOfUnits(value) != nil
+        case .endpoints: Self.endpoints(value) != nil
+        case .policy: (try? Policy(value)) != nil
         }
     }
 }
@@ -146,6 +137,8 @@ public enum SettingsError: Error, Equatable, Sendable {
     case value(origin: String, found: String, expected: String)
     /// A setting of that name does not exist, or cannot be changed now.
     case name(found: String, message: String)
+    /// Settings that do not go together.
+    case combination(found: String, expected: String)
 }
 
 extension SettingsError: CustomStringConvertible {
@@ -155,6 +148,7 @@ extension SettingsError: CustomStringConvertible {
         case .line(let path, let line, let message): "\(path):\(line): \(message)"
         case .value(let origin, let found, let expected): "\(origin): found \"\(found)\", expected \(expected)"
         case .name(let found, let message): "\(found): \(message)"
+        case .combination(let found, let expected): "found \(found), expected \(expected)"
         }
     }
 }

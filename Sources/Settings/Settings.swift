@@ -15,7 +15,12 @@ public struct Settings: Sendable {
             var values = [
                 Setting.overLimit: "bypass", Setting.logLevel: "info", Setting.sessionWarning: "80",
                 Setting.usageReport: "enable", Setting.authority: "", Setting.authorityCA: "", Setting.authorityCertificate: "",
-                Setting.authorityPrivateKey: "",
+                Setting.authorityPrivateKey: "", Setting.csfStatus: "disable", Setting.csfRole: "member",
+                Setting.csfGroupName: "", Setting.csfPreferredSeats: "0/0/0", Setting.csfMemberPreferredSeats: "",
+                Setting.csfDivision: "max-min", Setting.haMode: "standalone", Setting.haRole: "secondary",
+                Setting.haGroupName: "", Setting.sharingEndpoints: "", Setting.sharingUser: "",
+                Setting.sharingPasswordFile: "", Setting.sharingCA: "", Setting.sharingCertificate: "",
+                Setting.sharingPrivateKey: "", Setting.sharingReclaim: "time", Setting.sharingTerm: "30",
             ]
             if let home {
                 // Counters belong in memory: the folder may lie on a disk.
@@ -50,7 +55,7 @@ public struct Settings: Sendable {
     public let defaults: Defaults
     /// Values that outrank the file, with where each comes from.
     private let overrides: [String: (value: String, origin: String)]
-    /// Values of what cannot be changed now, as they were at the start: they stay in force until the next one.
+    /// Values of what does not take effect at once, as they were at the start: they stay in force until the next one.
     private var fixed: [String: String] = [:]
 
     /// - Parameters:
@@ -87,13 +92,15 @@ public struct Settings: Sendable {
             }
         }
         self.overrides = overrides
-        for setting in Setting.all where !setting.changeable { fixed[setting.name] = configured(setting.name) }
+        for setting in Setting.all where !setting.takesEffectAtOnce { fixed[setting.name] = configured(setting.name) }
+        try checkTogether()
     }
 
     /// The value in force.
     public subscript(name: String) -> String { fixed[name] ?? configured(name) }
 
-    private func configured(_ name: String) -> String {
+    /// The value from the next start on.
+    public func configured(_ name: String) -> String {
         overrides[name]?.value ?? file.values[name] ?? defaults.values[name] ?? ""
     }
 
@@ -109,6 +116,7 @@ public struct Settings: Sendable {
     public func reloaded() throws(SettingsError) -> Settings {
         var settings = self
         settings.file = try SettingsFile.read(file.path)
+        try settings.checkTogether()
         return settings
     }
 
@@ -134,6 +142,7 @@ public struct Settings: Sendable {
         }
         var settings = self
         settings.file = try file.changing(changes)
+        try settings.checkTogether()
         return settings
     }
 

@@ -6,6 +6,8 @@ import Foundation
 package indirect enum Schema: Equatable, Sendable {
     case string, integer, boolean
     case dateTime
+    /// A text that is one of these.
+    case word([String])
     case array(Schema)
     case map(Schema)
     /// Properties in the type's order; those that may be absent.
@@ -25,6 +27,7 @@ package indirect enum Schema: Equatable, Sendable {
         case is Date.Type: return .dateTime
         case let list as any ListType.Type: return .array(try of(list.elementType))
         case let map as any MapType.Type: return .map(try of(map.valueType))
+        case let words as any WordType.Type: return .word(cases(of: words).map { "\($0.rawValue)" })
         default:
             let recorder = Recorder()
             _ = try type.init(from: recorder)
@@ -47,6 +50,7 @@ package indirect enum Schema: Equatable, Sendable {
         case .integer: return ["type": "integer"]
         case .boolean: return ["type": "boolean"]
         case .dateTime: return ["type": "string", "format": "date-time"]
+        case .word(let words): return ["type": "string", "enum": words]
         case .array(let element): return ["type": "array", "items": element.json]
         case .map(let value): return ["type": "object", "additionalProperties": value.json]
         case .object(let properties):
@@ -58,6 +62,10 @@ package indirect enum Schema: Equatable, Sendable {
         }
     }
 }
+
+/// An enum of words.
+private typealias WordType = CaseIterable & RawRepresentable
+private func cases<T: WordType>(of type: T.Type) -> [T] { Array(type.allCases) }
 
 private protocol ListType { static var elementType: any Decodable.Type { get } }
 extension Array: ListType where Element: Decodable { static var elementType: any Decodable.Type { Element.self } }
@@ -128,6 +136,7 @@ private struct Properties<Key: CodingKey>: KeyedDecodingContainerProtocol {
 
     private func sample<T: Decodable>(_ type: T.Type) throws -> T {
         if let date = Date(timeIntervalSince1970: 0) as? T { return date }
+        if let words = type as? any WordType.Type, let first = cases(of: words).first as? T { return first }
         if let empty = (type as? any EmptyType.Type)?.init() as? T { return empty }
         return try T(from: Recorder())
     }

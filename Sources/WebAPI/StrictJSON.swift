@@ -37,7 +37,7 @@ package enum StrictJSON {
             for item in value as? [Any] ?? [] { try check(item, against: element, in: path) }
         case .map(let element):
             for (name, value) in value as? [String: Any] ?? [:] { try check(value, against: element, in: path + [name]) }
-        case .string, .integer, .boolean, .dateTime: break
+        case .string, .integer, .boolean, .dateTime, .word: break
         }
     }
 

@@ -90,6 +90,8 @@ struct Output: Equatable {
 struct Exchange: Sendable {
     let request: @Sendable (_ argument: String?) -> Request
     let render: @Sendable (_ body: Data, _ json: Bool) throws -> Output
+    /// What is asked instead when the answer says that another question has more to tell; its answer is printed.
+    let next: @Sendable (_ body: Data) throws -> Exchange?
 
     /// - Parameters:
     ///   - query: name of the query item that carries the argument; nil: the argument is the last component of the path.
@@ -97,17 +99,23 @@ struct Exchange: Sendable {
     ///   - as: what the answer is.
     ///   - json: the line for `--json`; nil: the body as it came.
     ///   - refusal: why an answer means that the command failed.
+    ///   - next: another question, whose answer is printed instead; nil: none.
     init<Answer: Decodable & Sendable>(
         _ path: String, method: Request.Method = .get, query: String? = nil,
         seconds: Int = Request.seconds, as: Answer.Type,
         json: (@Sendable (Answer) throws -> String)? = nil,
         refusal: @escaping @Sendable (Answer) -> String? = { _ in nil },
+        next: (@Sendable (Answer) -> Exchange?)? = nil,
         text: @escaping @Sendable (Answer) throws -> String
     ) {
         request = { argument in
             guard let argument else { return Request(method, path, seconds: seconds) }
             return Request(
                 method, query.map { "\(path)?\($0)=\(argument)" } ?? "\(path)/\(argument)", seconds: seconds)
+        }
+        self.next = { body in
+            guard let next else { return nil }
+            return next(try ControlJSON.decoder().decode(Answer.self, from: body))
         }
         render = { body, wantsJSON in
             // Also where the body is passed on as it is: only what has been understood is shown as the daemon's answer.

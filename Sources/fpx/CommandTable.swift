@@ -7,18 +7,38 @@ enum CommandTable {
         Command("get system status", help: "Version, licence and state of fpxd", .ask(status)),
         Command("get system performance status", help: "CPU, memory, sessions, set-up rate, uptime", .ask(performance)),
         Command("get system events", count, help: "What happened last: licence, limit, processes, configuration", .ask(events)),
+        Command("get system csf", help: "Sharing of seats in a fabric", .ask(fabric)),
+        Command("get system ha status", help: "Sharing of seats in a high availability cluster", .ask(cluster)),
         Command("diagnose wad license", help: "Mode, seats and sessions of each licence type", .ask(seats)),
         Command("diagnose wad license detail", help: "Purchased and available seats, max licensed session", .ask(detail)),
         Command("diagnose wad session list", limit, help: "Sessions of the wire hooks, oldest first", .ask(sessions)),
         Command("diagnose wad session clear", session, help: "End one session of the wire hooks, or all", .ask(clear)),
         Command("diagnose wad session stats", help: "Counters of each hook, process and CPU", .ask(statistics)),
+        Command("diagnose test application csfd 1", help: "State of seat sharing", .ask(sharing)),
+        Command("diagnose test application csfd 140", help: "The fabric's ledger of seats", .ask(ledger(isAligned: false))),
+        Command("diagnose test application csfd 140 --align", help: "Columns as wide as 10", .ask(ledger(isAligned: true))),
         Command("show license", help: "The licence in force, in one line", .ask(license)),
         Command("show license_hardware_data", help: "What identifies this hardware, for an offline licence", .ask(hardware)),
         Command("show usage_report", help: "The usage report that goes to the authority next", .ask(usageReport)),
-        Command("show system global", help: "Settings of system global that differ from their defaults", .ask(changedSettings)),
+        Command(
+            "show system global", help: "Settings of system global that differ from their defaults",
+            .ask(changed("system global"))),
+        Command("show system csf", help: "Settings of system csf that differ from their defaults", .ask(changed("system csf"))),
+        Command("show system ha", help: "Settings of system ha that differ from their defaults", .ask(changed("system ha"))),
+        Command(
+            "show system sharing", help: "Settings of system sharing that differ from their defaults",
+            .ask(changed("system sharing"))),
         Command("show full-configuration", help: "The whole configuration", .ask(configuration)),
-        Command("show full-configuration system global", help: "All settings of system global", .ask(globalSettings)),
+        Command(
+            "show full-configuration system global", help: "All settings of system global", .ask(settings("system global"))),
+        Command("show full-configuration system csf", help: "All settings of system csf", .ask(settings("system csf"))),
+        Command("show full-configuration system ha", help: "All settings of system ha", .ask(settings("system ha"))),
+        Command(
+            "show full-configuration system sharing", help: "All settings of system sharing", .ask(settings("system sharing"))),
         Command("config system global", help: "Change settings", .configure),
+        Command("config system csf", help: "Change how seats are shared in a fabric", .configure),
+        Command("config system ha", help: "Change how seats are shared in a cluster", .configure),
+        Command("config system sharing", help: "Change the way to units that share seats", .configure),
         Command("set", setting, value, mode: .configuration, help: "Give a setting a value", .set),
         Command("unset", setting, mode: .configuration, help: "Give a setting its default value", .unset),
         Command("show", mode: .configuration, help: "The settings, with the changes made so far", .show),
@@ -36,7 +56,11 @@ enum CommandTable {
         "get": "State of the system",
         "get system": "State of fpxd and of this host",
         "get system performance": "Load of this host",
+        "get system ha": "High availability",
         "diagnose": "What is behind a verdict",
+        "diagnose test": "What parts of fpxd know",
+        "diagnose test application": "What parts of fpxd know",
+        "diagnose test application csfd": "Sharing of seats",
         "diagnose wad": "Licensing of proxy sessions",
         "diagnose wad session": "Sessions of the wire hooks",
         "show": "Licence and configuration",
@@ -58,7 +82,24 @@ extension CommandTable {
     private static let performance = Exchange("/v1/performance", as: PerformanceReport.self) { Text.performance($0) }
     private static let events = Exchange("/v1/events", query: "limit", as: EventsReport.self) { Text.events($0) }
     private static let seats = Exchange("/v1/seats", as: SeatsReport.self) { Text.seats($0) }
-    private static let detail = Exchange("/v1/seats", as: SeatsReport.self) { try Text.seatsInDetail($0) }
+    private static let detail = Exchange(
+        "/v1/seats", as: SeatsReport.self, next: { $0.mode == "HA" ? detailInHA($0.license) : nil }
+    ) {
+        try Text.seatsInDetail($0)
+    }
+    private static func detailInHA(_ license: LicenseSummary) -> Exchange {
+        Exchange("/v1/sharing", as: SharingReport.self, refusal: { $0.ha == nil ? $0.unread : nil }) {
+            try Text.seatsInHA($0, license)
+        }
+    }
+    private static let sharing = Exchange("/v1/sharing", as: SharingReport.self) { Text.sharing($0) }
+    private static let fabric = Exchange("/v1/sharing", as: SharingReport.self) { Text.fabric($0) }
+    private static let cluster = Exchange("/v1/sharing", as: SharingReport.self) { Text.cluster($0) }
+    private static func ledger(isAligned: Bool) -> Exchange {
+        Exchange("/v1/sharing", as: SharingReport.self, refusal: { $0.ledgerMissing }) {
+            try Text.ledger($0, isAligned: isAligned)
+        }
+    }
     private static let sessions = Exchange("/v1/sessions", query: "limit", as: SessionsReport.self) { Text.sessions($0) }
     private static let clear = Exchange("/v1/sessions", method: .delete, as: SessionsCleared.self) { Text.cleared($0) }
     private static let statistics = Exchange("/v1/sessions/stats", as: SessionStatistics.self) { Text.statistics($0) }
@@ -74,15 +115,17 @@ extension CommandTable {
         try JSONLine.usage($0)
     }
     private static let configuration = Exchange("/v1/config", as: ConfigurationReport.self) { Text.configuration($0) }
-    private static let globalSettings = Exchange(
-        "/v1/config", as: ConfigurationReport.self, json: { try JSONLine.section($0.global) }
-    ) {
-        Text.section(try $0.global)
+    /// All settings of a section.
+    private static func settings(_ path: String) -> Exchange {
+        Exchange("/v1/config", as: ConfigurationReport.self, json: { try JSONLine.section($0.section(path)) }) {
+            Text.section(try $0.section(path))
+        }
     }
-    private static let changedSettings = Exchange(
-        "/v1/config", as: ConfigurationReport.self, json: { try JSONLine.section($0.global.changed) }
-    ) {
-        Text.section(try $0.global.changed)
+    /// Those that differ from their defaults.
+    private static func changed(_ path: String) -> Exchange {
+        Exchange("/v1/config", as: ConfigurationReport.self, json: { try JSONLine.section($0.section(path).changed) }) {
+            Text.section(try $0.section(path).changed)
+        }
     }
     private static let renewal = Exchange(
         "/v1/license/renew", method: .post, seconds: Request.secondsWithAuthority, as: RenewalReport.self,

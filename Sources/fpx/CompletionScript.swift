@@ -65,10 +65,9 @@ enum CompletionScript: String, ExpressibleByArgument, CaseIterable {
         let prefix = words.last ?? ""
         // The value of an option is for the shell to complete: a file, or nothing.
         if isValue { return "" }
-        if prefix.hasPrefix("-") {
-            return Text.joined(options.filter { $0.name.hasPrefix(prefix) }.map { "\($0.name)\t\($0.help)" })
-        }
         let suggestions = try? Suggestions(after: said, prefix: prefix, mode: .top, section: nil)
-        return Text.joined((suggestions?.fitting ?? []).filter { !$0.isPlaceholder }.map { "\($0.word)\t\($0.help)" })
+        let words = (suggestions?.fitting ?? []).filter { !$0.isPlaceholder }.map { "\($0.word)\t\($0.help)" }
+        let fitting = prefix.hasPrefix("-") ? options.filter { $0.name.hasPrefix(prefix) } : []
+        return Text.joined(words + fitting.map { "\($0.name)\t\($0.help)" })
     }
 }

@@ -34,6 +34,10 @@ struct FPX: ParsableCommand {
     @Option(help: ArgumentHelp("Print what makes a shell complete the words of fpx: bash, zsh or fish.", valueName: "shell"))
     var generateCompletion: CompletionScript?
 
+    /// A word of the commands that have it, wherever it stands on the command line.
+    @Flag(help: "With diagnose test application csfd 140: columns as wide as 10.")
+    var align = false
+
     @Flag(help: .hidden)
     var complete = false
 
@@ -47,6 +51,7 @@ struct FPX: ParsableCommand {
         if let timeout, !(1...3600).contains(timeout) {
             throw ValidationError("--timeout is \(timeout); expected a number from 1 to 3600")
         }
+        if align, words.isEmpty { throw ValidationError("--align without a command; expected one before it") }
         if socket == "" { throw ValidationError("--socket is empty; expected a path") }
     }
 
@@ -97,7 +102,7 @@ struct FPX: ParsableCommand {
                     try Shell.readLines(session)
                 }
             } else {
-                try session.execute(try Self.tokens(words, filters), write: Shell.write)
+                try session.execute(try Self.tokens(words, align ? ["--align"] : [], filters), write: Shell.write)
                 try session.finish()
             }
             return 0
@@ -108,10 +113,14 @@ struct FPX: ParsableCommand {
     }
 
     /// One argument with blanks in it is a line; otherwise each is a word.
-    private static func tokens(_ words: [String], _ filters: ArraySlice<String>) throws(Failure) -> [Token] {
+    private static func tokens(
+        _ words: [String], _ options: [String], _ filters: ArraySlice<String>
+    ) throws(Failure) -> [Token] {
         if words.count == 1, filters.isEmpty, words[0].contains(where: \.isWhitespace) {
-            return try Line.tokens(of: words[0])
+            let tokens = try Line.tokens(of: words[0])
+            let command = tokens.prefix { !$0.isPipe }
+            return command + options.map { Token(text: $0) } + tokens.dropFirst(command.count)
         }
-        return (words + filters).map { Token(text: $0) }
+        return (words + options + filters).map { Token(text: $0) }
     }
 }

@@ -109,7 +109,7 @@ struct Reader {
         case .setting:
             return section.settings.map {
                 Suggestion(
-                    word: $0.name, help: $0.help + ($0.changeable ? "" : " (needs a restart of fpxd)"), isPlaceholder: false)
+                    word: $0.name, help: $0.help + ($0.needsRestart ? " (needs a restart of fpxd)" : ""), isPlaceholder: false)
             }
         case .value:
             guard let name = arguments.first, let setting = try? section.setting(name, after: "set") else { return nil }

@@ -19,15 +19,20 @@ extension ConfigurationReport {
         }
         return section
     }
+}
 
-    var global: Section {
-        get throws(MissingSection) { try section("system global") }
-    }
+extension Setting {
+    /// What the configuration says, whether or not it is in force before a restart.
+    var configured: String { valueAfterRestart ?? value }
 }
 
 extension Section {
-    /// The settings that differ from their defaults.
-    var changed: Section { Section(path: path, settings: settings.filter { $0.value != $0.defaultValue }) }
+    /// The settings that differ from their defaults, or will when fpxd has been restarted.
+    var changed: Section {
+        Section(
+            path: path,
+            settings: settings.filter { $0.configured != $0.defaultValue || $0.value != $0.defaultValue })
+    }
 
     /// The setting that a name or an abbreviation of it stands for.
     func setting(_ name: String, after: String) throws(Failure) -> Setting {
@@ -73,7 +78,11 @@ struct Draft {
 
     private mutating func show(_ name: String, _ value: String) {
         for index in section.settings.indices where section.settings[index].name == name {
-            section.settings[index].value = value
+            if section.settings[index].needsRestart {
+                section.settings[index].valueAfterRestart = value == section.settings[index].value ? nil : value
+            } else {
+                section.settings[index].value = value
+            }
         }
     }
 }

@@ -61,9 +61,7 @@ final class Session {
     private func carryOut(_ invocation: Invocation) throws(Failure) -> Output {
         let arguments = invocation.arguments
         switch invocation.command.action {
-        case .ask(let exchange):
-            let body = try client.send(exchange.request(arguments.first))
-            return try understand { try exchange.render(body, json) }
+        case .ask(let exchange): return try ask(exchange, arguments.first)
         case .configure:
             let body = try client.send(Request(.get, "/v1/config"))
             let path = invocation.command.words.dropFirst().joined(separator: " ")
@@ -82,6 +80,12 @@ final class Session {
         return Output()
     }
 
+    private func ask(_ exchange: Exchange, _ argument: String?) throws(Failure) -> Output {
+        let body = try client.send(exchange.request(argument))
+        if let next = try understand({ try exchange.next(body) }) { return try ask(next, nil) }
+        return try understand { try exchange.render(body, json) }
+    }
+
     private func apply() throws(Failure) -> Output {
         guard let change = draft, !change.isEmpty else {
             draft = nil
@@ -92,8 +96,8 @@ final class Session {
         let body = try client.send(request)
         draft = nil
         return try understand {
-            _ = try ControlJSON.decoder().decode(ConfigurationReport.self, from: body)
-            return Output(text: json ? oneLine(body) : "")
+            let report = try ControlJSON.decoder().decode(ConfigurationReport.self, from: body)
+            return Output(text: json ? oneLine(body) : Text.awaitingRestart(report, after: change.change))
         }
     }
 

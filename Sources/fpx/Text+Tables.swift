@@ -86,11 +86,24 @@ extension Text {
     /// `show full-configuration`
     static func configuration(_ report: ConfigurationReport) -> String { report.sections.map(section).joined() }
 
-    /// A section in the form that may be typed in again.
+    /// A section in the form that may be typed in again. What another value is in force of until a restart is a remark.
     static func section(_ section: Section) -> String {
-        joined(
-            ["config \(section.path.shown)"]
-                + section.settings.map { "    set \($0.name.shown) \(Line.quoting($0.value))" } + ["end"])
+        let settings = section.settings.flatMap { setting in
+            let name = setting.name.shown
+            let line = "    set \(name) \(Line.quoting(setting.configured))"
+            guard setting.valueAfterRestart != nil else { return [line] }
+            return [line, "    # \(name) is \(Line.quoting(setting.value)) until fpxd is restarted"]
+        }
+        return joined(["config \(section.path.shown)"] + settings + ["end"])
+    }
+
+    /// `end`: what of a change is not in force yet.
+    static func awaitingRestart(_ report: ConfigurationReport, after change: ConfigurationChange) -> String {
+        let changed = Set(change.set.keys).union(change.unset ?? [])
+        let settings = report.sections.first { $0.path == change.path }?.settings ?? []
+        return joined(
+            settings.filter { changed.contains($0.name) && $0.valueAfterRestart != nil }
+                .map { "\($0.name.shown): takes effect when fpxd is restarted" })
     }
 
     /// `help`

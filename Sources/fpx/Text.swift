@@ -77,8 +77,12 @@ enum Text {
             "Available License Seat: \(seats.activeSeats)",
             "Max Licensed Session: \(seats.maxSessions)",
         ]
-        let isPlain = report.license.valid && report.license.state != "Evaluation"
-        return joined(lines + (isPlain ? [] : [state(report.license)]))
+        return joined(lines + stateUnlessPlain(report.license))
+    }
+
+    /// Nothing of a valid licence that was bought.
+    static func stateUnlessPlain(_ license: LicenseSummary) -> [String] {
+        license.valid && license.state != "Evaluation" ? [] : [state(license)]
     }
 
     private static func state(_ license: LicenseSummary) -> String {

@@ -7,17 +7,16 @@ import Foundation
 import KeyedSessions
 import LicenseClient
 import Licensing
+import SeatSharing
 import Settings
 
 extension Daemon: ControlBackend {
-    private static let mode = "None"
-
     func status() -> SystemStatus {
         SystemStatus(
             version: Version.number, build: Version.build, date: Version.date, tag: Version.tag,
-            license: licenseInForce.summary,
+            license: licenseSummary,
             processId: Int(getpid()), startedAt: startedAt, uptimeSeconds: uptimeSeconds, segment: segment.path,
-            configurationFile: settings.file.path, mode: Self.mode)
+            configurationFile: settings.file.path, mode: sharedSeats.summary().mode)
     }
 
     func license() -> LicenseReport {
@@ -29,7 +28,7 @@ extension Daemon: ControlBackend {
             Dictionary(uniqueKeysWithValues: LicenseType.allCases.map { ($0.rawValue, value($0)) })
         }
         return LicenseReport(
-            summary: status.summary, licenseId: claims?.licenseID, customer: claims?.customer, keyId: status.keyID,
+            summary: licenseSummary, licenseId: claims?.licenseID, customer: claims?.customer, keyId: status.keyID,
             epoch: claims?.epoch, issuedAt: date(claims?.issuedAt), notBefore: date(claims?.notBefore),
             leaseExpiresAt: date(claims?.leaseExpiry), paidUntil: date(claims?.paidUntil),
             sessionsPerSeat: claims?.sessionsPerSeat ?? 0, seats: perType { claims?.seats[$0] ?? 0 },
@@ -49,17 +48,24 @@ extension Daemon: ControlBackend {
 
     func seats() -> SeatsReport {
         let status = licenseInForce
+        let sharing = sharedSeats.summary()
         return SeatsReport(
-            mode: Self.mode, license: status.summary,
+            mode: sharing.mode, license: licenseSummary,
             types: LicenseType.allCases.map { type in
                 let snapshot = pool(type).snapshot()
+                let seatType = SeatType(rawValue: type.rawValue) ?? .furl
+                let borrowed = sharing.borrowed[seatType]
                 return SeatsOfType(
                     type: type.rawValue, modelMax: status.claims?.modelMax[type] ?? 0,
-                    activeSeats: status.activeSeats(of: type),
-                    purchasedSeats: status.seats(of: type), fabricSeats: 0, haSeats: 0, maxSessions: snapshot.cap,
+                    activeSeats: sharing.cap?[seatType] ?? status.activeSeats(of: type),
+                    purchasedSeats: sharing.cap == nil ? status.seats(of: type) : sharing.own[seatType],
+                    fabricSeats: sharing.mode == "HA" ? 0 : borrowed, haSeats: sharing.mode == "HA" ? borrowed : 0,
+                    maxSessions: snapshot.cap,
                     currentSessions: snapshot.inUse, currentBypassed: snapshot.bypassed, maxBypassed: snapshot.bypassedPeak)
             })
     }
+
+    func sharing() -> SharingReport { sharedSeats.report() }
 
     func sessions(limit: Int) -> SessionsReport {
         let (total, listed) = sessions.list(limit: limit)
@@ -120,19 +126,21 @@ extension Daemon: ControlBackend {
 
     func configuration() -> ConfigurationReport {
         let settings = self.settings
-        func section(_ path: String, changeable: Bool) -> ConfigurationReport.Section {
-            ConfigurationReport.Section(
-                path: path,
-                settings: Setting.all.filter { $0.changeable == changeable }.map { setting in
-                    ConfigurationReport.Setting(
-                        name: setting.name, value: settings[setting.name],
-                        defaultValue: settings.defaults.values[setting.name] ?? "", allowed: setting.allowed,
-                        help: "\(setting.help): \(setting.expectation)", changeable: setting.changeable)
-                })
-        }
-        return ConfigurationReport(sections: [
-            section("system global", changeable: true), section("system daemon", changeable: false),
-        ])
+        return ConfigurationReport(
+            sections: Setting.Section.allCases.map { section in
+                ConfigurationReport.Section(
+                    path: section.rawValue,
+                    settings: section.settings.map { setting in
+                        let value = settings[setting.name]
+                        let configured = settings.configured(setting.name)
+                        return ConfigurationReport.Setting(
+                            name: setting.nameInSection, value: value,
+                            valueAfterRestart: configured == value ? nil : configured,
+                            defaultValue: settings.defaults.values[setting.name] ?? "", allowed: setting.allowed,
+                            help: "\(setting.help): \(setting.expectation)", changeable: setting.changeable,
+                            needsRestart: !setting.takesEffectAtOnce)
+                    })
+            })
     }
 
     func performance() -> PerformanceReport { sampler.report(uptimeSeconds: uptimeSeconds) }
@@ -140,23 +148,42 @@ extension Daemon: ControlBackend {
     func events(limit: Int) -> EventsReport { EventsReport(events: events.latest(limit)) }
 
     func change(_ change: ConfigurationChange) throws(ControlFailure) -> ConfigurationReport {
-        guard change.path == "system global" else {
-            throw ControlFailure(.notFound, "found section \"\(change.path)\", expected \"system global\"")
+        let sections = Setting.Section.allCases.filter { $0 != .daemon }
+        guard let section = sections.first(where: { $0.rawValue == change.path }) else {
+            throw ControlFailure(
+                .notFound,
+                "found section \"\(change.path)\", expected one of \(sections.map(\.rawValue).joined(separator: ", "))")
         }
-        var changes: [String: String?] = change.set.mapValues { $0 }
+        var changes: [String: String?] = [:]
+        for (name, value) in change.set.sorted(by: { $0.key < $1.key }) {
+            changes[try Self.setting(name, of: section)] = value
+        }
         for name in change.unset ?? [] {
-            if changes[name] != nil { throw ControlFailure(.badRequest, "\(name): found both set and unset") }
-            changes.updateValue(nil, forKey: name)
+            if change.set[name] != nil { throw ControlFailure(.badRequest, "\(name): found both set and unset") }
+            changes.updateValue(nil, forKey: try Self.setting(name, of: section))
         }
         do {
             try self.change(changes)
         } catch {
             switch error {
             case .file, .line: throw ControlFailure(.unavailable, "\(error)")
-            case .value, .name: throw ControlFailure(.invalidValue, "\(error)")
+            case .value, .name, .combination: throw ControlFailure(.invalidValue, "\(error)")
             }
         }
+        for name in settings.awaitingRestart where changes.keys.contains(name) {
+            events.note(.info, .config, "\(name): a change takes effect when fpxd is restarted")
+        }
         return configuration()
+    }
+
+    private static func setting(_ name: String, of section: Setting.Section) throws(ControlFailure) -> String {
+        guard let setting = section.setting(name) else {
+            throw ControlFailure(
+                .invalidValue,
+                "found unknown setting \"\(name)\" of \(section.rawValue), expected one of "
+                    + section.settings.map(\.nameInSection).joined(separator: ", "))
+        }
+        return setting.name
     }
 
     func clearSessions(id: String?) throws(ControlFailure) -> SessionsCleared {

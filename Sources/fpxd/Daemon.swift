@@ -32,6 +32,7 @@ final class Daemon: Sendable {
     let places: Places
     let segment: Segment
     let pools: [Pool]
+    let sharedSeats: SharedSeats
     let sessions: KeyedSessions
     let haproxy: HAProxyAgent?
     let keeper: LicenseKeeper
@@ -90,6 +91,7 @@ final class Daemon: Sendable {
         haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
+        sharedSeats = try SharedSeats(settings, pools: pools, stateFolder: places.state, license: license, note: events.note)
         authority = Authority(settings, unitID: unitID, keeper: keeper) { level, line in
             // What was done as always is for the log; what went wrong is for people.
             if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }
@@ -122,15 +124,7 @@ extension Daemon {
     }
 
     private func apply(_ license: LicenseStatus, before: LicenseStatus, force: Bool) {
-        for type in LicenseType.allCases where pool(type).cap != license.cap(of: type) {
-            // The licence is checked against the engine's limit before; if it fails all the same the old cap stays.
-            do {
-                try pool(type).setCap(license.cap(of: type))
-                events.note(.info, .license, "Max licensed sessions of \(type.rawValue): \(license.cap(of: type))")
-            } catch {
-                events.note(.error, .license, "Cap of \(type.rawValue) stays: \(error)")
-            }
-        }
+        sharedSeats.entitle(license)
         if force || before.state != license.state || before.reason != license.reason || before.claims != license.claims {
             events.note(license.isValid ? .info : .error, .license, license.sentence)
         }
@@ -158,6 +152,7 @@ extension Daemon {
             try changed.save()
             state.withLock { $0.settings = changed }
             applyPolicy()
+            sharedSeats.configure(changed)
         }
         for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
             events.note(.info, .config, value.map { "set \(name) \($0)" } ?? "unset \(name)")
@@ -174,6 +169,7 @@ extension Daemon {
                 let after = try before.reloaded()
                 state.withLock { $0.settings = after }
                 applyPolicy()
+                sharedSeats.configure(after)
                 messages += after.awaitingRestart.map { "\($0): a change takes effect when fpxd is restarted" }
                 messages += Setting.all.map(\.name).filter { after[$0] != before[$0] }.map { "set \($0) \(after[$0])" }
             }
@@ -196,7 +192,7 @@ extension Daemon {
             messages.append("licence \(report.status.isValid ? "kept" : "refused"): \(refused)")
         }
         for message in messages { events.note(applied ? .info : .warning, .config, "commit: \(message)") }
-        return ControlAPI.CommitReport(applied: applied, license: report.status.summary, messages: messages)
+        return ControlAPI.CommitReport(applied: applied, license: licenseSummary, messages: messages)
     }
 }
 
@@ -301,6 +297,15 @@ extension Daemon {
                     "License limit of \(name) reached: \(count) new sessions over \(snapshot.cap), verdict \(snapshot.policy)")
             }
         }
+    }
+}
+
+extension Daemon {
+    /// Of the licence in force, with the seats that may be used now.
+    var licenseSummary: LicenseSummary {
+        var summary = licenseInForce.summary
+        if let cap = sharedSeats.summary().cap { summary.activeSeats = cap.furl }
+        return summary
     }
 }
 

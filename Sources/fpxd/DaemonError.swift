@@ -8,6 +8,8 @@ enum DaemonError: Error, CustomStringConvertible {
     case foreign(path: String, found: String, expected: String)
     /// Another daemon serves from this folder.
     case running(path: String, processID: String)
+    /// Ticks of the kernel's clock, in microseconds.
+    case clockRate(found: Int, expected: ClosedRange<Int>)
 
     var description: String {
         switch self {
@@ -15,6 +17,9 @@ enum DaemonError: Error, CustomStringConvertible {
         case .group(let name):
             "group: found no group \"\(name)\" on this host, expected it: groupadd --system \(name), or set group to another"
         case .foreign(let path, let found, let expected): "\(path): found \(found), expected \(expected)"
+        case .clockRate(let found, let expected):
+            "clock: found a tick of \(found) us (adjtimex), expected \(expected.lowerBound) to \(expected.upperBound): seats "
+                + "are lent by clocks that run within 1 % of real time"
         case .running(let path, let processID):
             "\(path): found fpxd running there (process \(processID)), expected none: a run-folder has one fpxd at a time"
         }

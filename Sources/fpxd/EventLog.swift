@@ -9,7 +9,7 @@ final class EventLog: Sendable {
     typealias Event = EventsReport.Event
 
     enum Subject: String {
-        case license, limit, process, config, daemon, hook
+        case license, limit, process, config, daemon, hook, sharing
     }
 
     static let inMemory = 1000

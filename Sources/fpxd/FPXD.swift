@@ -47,6 +47,28 @@ struct FPXD: AsyncParsableCommand {
     @Option(help: "PEM file: this unit's certificate for the authority; empty: none.") var authorityCertificate: String?
     @Option(help: "PEM file: the private key of that certificate.") var authorityPrivateKey: String?
 
+    @Option(help: "enable or disable: sharing of seats with the units of a fabric.") var csfStatus: String?
+    @Option(help: "root or member of the fabric.") var csfRole: String?
+    @Option(help: "The fabric's name.") var csfGroupName: String?
+    @Option(help: "Of the root: preferred seats of each unit, FURL/FNBI/FCAS.") var csfPreferredSeats: String?
+    @Option(help: "Of the root: preferred seats of single units, \"SERIAL F/N/C, SERIAL F/N/C\".")
+    var csfMemberPreferredSeats: String?
+    @Option(help: "Of the root: max-min or proportional.") var csfDivision: String?
+    @Option(help: "standalone, pre-7.2 or 7.2: sharing of seats in a high availability cluster.") var haMode: String?
+    @Option(help: "primary or secondary unit of the cluster.") var haRole: String?
+    @Option(help: "The cluster's name.") var haGroupName: String?
+    @Option(help: "The etcd to share seats by, \"URL,URL\" with http://HOST:PORT or https://HOST:PORT.")
+    var sharingEndpoints: String?
+    @Option(help: "This unit's user of etcd.") var sharingUser: String?
+    @Option(help: "File with that user's password.") var sharingPasswordFile: String?
+    @Option(help: "PEM file: whom etcd's certificate must come from; empty: those that the system trusts.")
+    var sharingCa: String?
+    @Option(help: "PEM file: this unit's certificate for etcd; empty: none.") var sharingCertificate: String?
+    @Option(help: "PEM file: the private key of that certificate.") var sharingPrivateKey: String?
+    @Option(help: "time, ack-only or \"recovery 14d\": when lent seats come back from a unit that is out of reach.")
+    var sharingReclaim: String?
+    @Option(help: "Seconds for which a seat is lent, 3 to 3600.") var sharingTerm: String?
+
     private var flags: [String: String] {
         [
             Setting.overLimit: licenseOverlimit, Setting.logLevel: logLevel, Setting.sessionWarning: sessionWarning,
@@ -55,7 +77,19 @@ struct FPXD: AsyncParsableCommand {
             Setting.haproxyFolder: haproxyFolder, Setting.usageReport: usageReport, Setting.authority: authority,
             Setting.accountKeyFile: accountKeyFile, Setting.authorityCA: authorityCa,
             Setting.authorityCertificate: authorityCertificate, Setting.authorityPrivateKey: authorityPrivateKey,
-        ].compactMapValues { $0 }
+        ].merging(sharingFlags) { $1 }.compactMapValues { $0 }
+    }
+
+    private var sharingFlags: [String: String?] {
+        [
+            Setting.csfStatus: csfStatus, Setting.csfRole: csfRole, Setting.csfGroupName: csfGroupName,
+            Setting.csfPreferredSeats: csfPreferredSeats, Setting.csfMemberPreferredSeats: csfMemberPreferredSeats,
+            Setting.csfDivision: csfDivision, Setting.haMode: haMode, Setting.haRole: haRole, Setting.haGroupName: haGroupName,
+            Setting.sharingEndpoints: sharingEndpoints, Setting.sharingUser: sharingUser,
+            Setting.sharingPasswordFile: sharingPasswordFile, Setting.sharingCA: sharingCa,
+            Setting.sharingCertificate: sharingCertificate, Setting.sharingPrivateKey: sharingPrivateKey,
+            Setting.sharingReclaim: sharingReclaim, Setting.sharingTerm: sharingTerm,
+        ]
     }
 
     private func settings() throws(SettingsError) -> Settings {
@@ -94,6 +128,7 @@ struct FPXD: AsyncParsableCommand {
         let manager = ServiceManager(environment: ProcessInfo.processInfo.environment)
         var services: [any Service] = [
             Rounds.reaping(daemon, manager), Rounds.housekeeping(daemon), CommitOnHangup(daemon: daemon),
+            SharingService(seats: daemon.sharedSeats),
         ]
         if let agent = daemon.haproxy {
             try await agent.start()

@@ -92,7 +92,7 @@ extension Daemon {
         guard let authority else { throw noAuthority }
         let result = await authority.renewal.renew()
         applyLicense()
-        let license = licenseInForce.summary
+        let license = licenseSummary
         switch result {
         case .success: return RenewalReport(renewed: true, reason: nil, license: license)
         case .failure(let error): return RenewalReport(renewed: false, reason: "\(error)", license: license)

@@ -36,9 +36,15 @@ import Testing
             try Text.seatsInDetail(Samples.seats()), Text.seats(Samples.seats()), Text.statistics(Samples.statistics),
             Text.license(Samples.license()), try JSONLine.hardware(Samples.hardware),
             try JSONLine.usage(Samples.usage), Text.renewal(Samples.renewal),
-            Text.section(try Samples.configuration().global), Text.configuration(Samples.configuration()),
+            Text.section(try Samples.configuration().section("system global")), Text.configuration(Samples.configuration()),
             Text.sessions(SessionsReport(total: 1, sessions: [Samples.sessions.sessions[0]])),
-            Text.cleared(SessionsCleared(cleared: 1)), Text.commit(Samples.commit),
+            Text.cleared(SessionsCleared(cleared: 1)), Text.commit(Samples.commit), Text.fabric(Samples.sharing),
+            Text.cluster(Samples.cluster), Text.sharing(Samples.sharing), try Text.ledger(Samples.sharing, isAligned: false),
+            try Text.ledger(Samples.sharing(role: .member, viewer: "FPXMEMB02"), isAligned: false),
+            try Text.seatsInHA(Samples.cluster, Samples.summary),
+            Text.section(try Samples.configuration(["status": "enable", "group-name": "lab"]).section("system csf")),
+            Text.section(try Samples.configuration().section("system ha")),
+            Text.section(try Samples.configuration().section("system sharing")),
         ]
         for example in examples { #expect(manual.contains("\n```\n" + example + "```"), "\(example)") }
     }
@@ -50,10 +56,15 @@ import Testing
             .map { $0.split(separator: "|").prefix(2).map { $0.trimmingCharacters(in: [" ", "`"]) } }
             .map { $0.map { $0 == "none" ? "" : $0 } }
         let sections = Samples.configuration().sections
-        #expect(!rows.isEmpty && sections.flatMap(\.settings).map { [$0.name, $0.defaultValue] } == rows)
-        #expect(daemonsManual.contains("The first four can be changed while fpxd runs"))
-        #expect(sections.map(\.path) == ["system global", "system daemon"])
-        #expect(sections.map { $0.settings.filter(\.changeable).count } == [4, 0])
+        let prefixes = ["system csf": "csf-", "system ha": "ha-", "system sharing": "sharing-"]
+        let settings = sections.flatMap { section in
+            section.settings.map { [(prefixes[section.path] ?? "") + $0.name, $0.defaultValue] }
+        }
+        #expect(!rows.isEmpty && settings == rows)
+        #expect(daemonsManual.contains("The first four are changed at once by `fpx config system global`"))
+        #expect(sections.map(\.path) == ["system global", "system csf", "system ha", "system sharing", "system daemon"])
+        #expect(sections.map { $0.settings.filter(\.changeable).count } == [4, 6, 3, 8, 0])
+        #expect(sections.map { $0.settings.filter(\.needsRestart).count } == [0, 2, 2, 7, 13])
         let status = Samples.status()
         #expect(rows.contains(["segment", status.segment]))
         #expect(daemonsManual.contains("`\(status.configurationFile ?? "none")`"))

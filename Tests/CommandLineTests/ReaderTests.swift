@@ -38,6 +38,15 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
             ["config system global", "set license-overlimit block", "unset log-level", "end"]
         ),
         ("config system global", ["config system global"]), ("", []),
+        ("diag test app csfd 1", ["diagnose test application csfd 1"]),
+        ("diag test app csfd 140", ["diagnose test application csfd 140"]),
+        ("di t a c 14 --al", ["diagnose test application csfd 140 --align"]),
+        ("get sys ha stat", ["get system ha status"]), ("get sys csf", ["get system csf"]),
+        ("show full sys csf", ["show full-configuration system csf"]), ("show sys sh", ["show system sharing"]),
+        (
+            "conf sys csf set status enable set group-name lab end",
+            ["config system csf", "set status enable", "set group-name lab", "end"]
+        ),
     ])
     func abbreviationsAreRead(_ line: String, _ commands: [String]) throws {
         #expect(try read(line) == commands)
@@ -49,11 +58,18 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         ("get system stauts", #"unknown command "stauts" after "get system"; did you mean "status"?"#),
         (
             "get system xyzzy",
-            #"unknown command "xyzzy" after "get system"; expected status, performance or events"#
+            #"unknown command "xyzzy" after "get system"; expected status, performance, events, csf or ha"#
         ),
         ("show lic", #"ambiguous command "lic" after "show"; it may be license or license_hardware_data"#),
         ("c", #"ambiguous command "c"; it may be config or commit"#),
-        ("get system", #"incomplete command "get system"; expected status, performance or events"#),
+        ("get system", #"incomplete command "get system"; expected status, performance, events, csf or ha"#),
+        ("diag test app csfd 2", #"unknown command "2" after "diagnose test application csfd"; did you mean "1"?"#),
+        (
+            "diag test app csfd 140 align",
+            #"unknown command "align" after "diagnose test application csfd 140"; did you mean "--align"?"#
+        ),
+        ("get system ha", #"incomplete command "get system ha"; expected status"#),
+        ("show system gl x", #"unexpected "x" after "show system global"; expected the end of the command"#),
         ("config system global set license-overlimit", #"incomplete command "set license-overlimit"; expected VALUE"#),
         ("config system global x", #"unknown command "x"; expected set, unset, show, abort or end"#),
         ("commit now", #"unexpected "now" after "commit"; expected the end of the command"#),
@@ -137,14 +153,20 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         {
             try Suggestions(after: line, prefix: prefix, mode: mode, section: section).fitting.map(\.word)
         }
-        #expect(try words(["get", "system"]) == ["status", "performance", "events"])
+        #expect(try words(["get", "system"]) == ["status", "performance", "events", "csf", "ha"])
+        #expect(try words(["diag", "test", "app", "csfd"]) == ["1", "140"])
+        #expect(try words(["diag", "test", "app", "csfd", "140"]) == ["--align", "<Enter>"])
         #expect(try words(["diag", "wad", "lic"]) == ["detail", "<Enter>"])
         #expect(try words(["diag", "wad", "session", "list"]) == ["LIMIT", "<Enter>"])
         #expect(try words(["show"], "lic") == ["license", "license_hardware_data"])
-        let section = try Samples.configuration().global
+        let section = try Samples.configuration().section("system global")
         #expect(
             try words(["set"], "", section, .configuration)
                 == ["license-overlimit", "log-level", "session-warning", "usage-report"])
+        let fabric = try Samples.configuration().section("system csf")
+        #expect(try words(["set", "sta"], "", fabric, .configuration) == ["enable", "disable"])
+        let help = try Suggestions(after: ["set"], prefix: "", mode: .configuration, section: fabric).fitting.map(\.help)
+        #expect(help[0] == "Sharing of seats in a fabric (needs a restart of fpxd)" && help[1] == "Whose preferences hold")
         #expect(try words(["set", "license-o"], "", section, .configuration) == ["bypass", "block"])
         #expect(try words(["set", "session-warning"], "", section, .configuration) == ["VALUE"])
         #expect(throws: Failure.self) { try words(["show"], "x") }
@@ -154,6 +176,20 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         #expect(try completion(["show"], "li") == "cense")
         #expect(try completion(["show"], "license_") == "hardware_data ")
         #expect(try completion([], "") == "")
+        #expect(try completion(["diag", "test", "app", "csfd", "140"], "-") == "-align ")
+    }
+
+    /// In the operator's shell, options of fpx and words that look like one stand together.
+    @Test func optionsAreCompleted() {
+        #expect(CompletionScript.candidates(for: ["--js"]) == "--json\tPrint JSON\n")
+        #expect(
+            CompletionScript.candidates(for: ["diag", "test", "app", "csfd", "140", "--a"])
+                == "--align\tColumns as wide as 10\n")
+        #expect(CompletionScript.candidates(for: ["show", "license", "--a"]) == "")
+        #expect(
+            CompletionScript.candidates(for: ["diag", "test", "app", "csfd", "1"])
+                == "1\tState of seat sharing\n140\tThe fabric's ledger of seats\n")
+        #expect(CompletionScript.candidates(for: ["--socket", "--j"]) == "")
     }
 }
 

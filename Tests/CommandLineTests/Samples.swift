@@ -104,12 +104,15 @@ enum Samples {
     static let renewal = RenewalReport(renewed: true, reason: nil, license: summary)
 
     static func configuration(_ values: [String: String] = [:]) -> ConfigurationReport {
-        func setting(_ name: String, _ standard: String, _ allowed: [String]?, _ help: String, _ changes: Bool = true)
-            -> ConfigurationReport.Setting
-        {
-            .init(
-                name: name, value: values[name] ?? standard, defaultValue: standard, allowed: allowed, help: help,
-                changeable: changes)
+        func setting(
+            _ name: String, _ standard: String, _ allowed: [String]?, _ help: String, _ changes: Bool = true,
+            restart: Bool = false
+        ) -> ConfigurationReport.Setting {
+            let value = values[name] ?? standard
+            return .init(
+                name: name, value: restart ? standard : value,
+                valueAfterRestart: restart && value != standard ? value : nil, defaultValue: standard, allowed: allowed,
+                help: help, changeable: changes, needsRestart: restart || !changes)
         }
         return ConfigurationReport(sections: [
             .init(
@@ -119,6 +122,35 @@ enum Samples {
                     setting("log-level", "info", ["debug", "info", "warning", "error"], "Least severe lines that are logged"),
                     setting("session-warning", "80", nil, "Share of the licensed sessions that raises a warning"),
                     setting("usage-report", "enable", ["enable", "disable"], "Hourly usage report to the authority"),
+                ]),
+            .init(
+                path: "system csf",
+                settings: [
+                    setting("status", "disable", ["enable", "disable"], "Sharing of seats in a fabric", restart: true),
+                    setting("role", "member", ["root", "member"], "Whose preferences hold"),
+                    setting("group-name", "", nil, "The fabric's name", restart: true),
+                    setting("preferred-seats", "0/0/0", nil, "Preferred seats of each unit"),
+                    setting("member-preferred-seats", "", nil, "Preferred seats of single units"),
+                    setting("division", "max-min", ["max-min", "proportional"], "How seats are divided"),
+                ]),
+            .init(
+                path: "system ha",
+                settings: [
+                    setting("mode", "standalone", ["standalone", "pre-7.2", "7.2"], "Sharing in a cluster", restart: true),
+                    setting("role", "secondary", ["primary", "secondary"], "Whether this unit has the traffic"),
+                    setting("group-name", "", nil, "The cluster's name", restart: true),
+                ]),
+            .init(
+                path: "system sharing",
+                settings: [
+                    setting("endpoints", "", nil, "The etcd to share by", restart: true),
+                    setting("user", "", nil, "This unit's user of etcd", restart: true),
+                    setting("password-file", "", nil, "File with its password", restart: true),
+                    setting("ca", "", nil, "Whom etcd's certificate must come from", restart: true),
+                    setting("certificate", "", nil, "This unit's certificate", restart: true),
+                    setting("private-key", "", nil, "Its private key", restart: true),
+                    setting("reclaim", "time", nil, "When lent seats come back"),
+                    setting("term", "30", nil, "How long a loan lasts", restart: true),
                 ]),
             .init(
                 path: "system daemon",
@@ -155,6 +187,7 @@ enum Samples {
         switch request {
         case "GET /v1/status": .value(status())
         case "GET /v1/seats": .value(seats())
+        case "GET /v1/sharing": .value(sharing)
         case "GET /v1/license": .value(license())
         case "GET /v1/license/hardware": .value(hardware)
         case "GET /v1/sessions", "GET /v1/sessions?limit=2": .value(sessions)
@@ -179,6 +212,11 @@ enum Samples {
         if let value = change.set["session-warning"], Int(value) == nil {
             return .refusal(
                 422, "invalid_value", "session-warning: found \"\(value)\", expected a number from 0 to 100 (percent)")
+        }
+        if change.set["status"] == "enable", change.set["group-name"] == nil {
+            return .refusal(
+                422, "invalid_value",
+                "found csf-status enable without csf-group-name, expected the name of the pool, the same on all its units")
         }
         return .value(configuration(change.set))
     }

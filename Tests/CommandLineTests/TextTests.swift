@@ -187,7 +187,7 @@ import Testing
 
     @Test func configurationIsSetLines() throws {
         let report = Samples.configuration(["license-overlimit": "block", "log-file": ""])
-        let section = try report.global
+        let section = try report.section("system global")
         let global = """
             config system global
                 set license-overlimit block
@@ -200,6 +200,29 @@ import Testing
         #expect(Text.section(section) == global)
         #expect(
             Text.configuration(report) == global + """
+                config system csf
+                    set status disable
+                    set role member
+                    set group-name ""
+                    set preferred-seats 0/0/0
+                    set member-preferred-seats ""
+                    set division max-min
+                end
+                config system ha
+                    set mode standalone
+                    set role secondary
+                    set group-name ""
+                end
+                config system sharing
+                    set endpoints ""
+                    set user ""
+                    set password-file ""
+                    set ca ""
+                    set certificate ""
+                    set private-key ""
+                    set reclaim time
+                    set term 30
+                end
                 config system daemon
                     set segment /dev/shm/fpx/segment
                     set state-folder /var/lib/fpx
@@ -235,7 +258,8 @@ import Testing
             try Text.seatsInDetail(Samples.seats(summary)), Text.table([[evil]]),
             Text.renewal(RenewalReport(renewed: false, reason: evil, license: summary)),
             Text.commit(CommitReport(applied: true, license: summary, messages: [evil])),
-            Text.section(try Samples.configuration(["session-warning": evil]).global), "\(Failure.refused(message: evil))\n",
+            Text.section(try Samples.configuration(["session-warning": evil]).section("system global")),
+            "\(Failure.refused(message: evil))\n",
         ]
         for output in outputs {
             let controls = output.unicodeScalars.filter { $0 != "\n" && $0.shownDiffers }

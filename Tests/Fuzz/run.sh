@@ -42,10 +42,13 @@ build() { # MODULE
         Sources/SPOE/EndLines.swift" ;;
     Licensing) sources=$(grep -LE '^import JWTKit|TrustedKeys' Sources/Licensing/*.swift) ;;
     CommandLine)
-        compile -module-name ControlAPI -emit-module-path $out/ControlAPI.swiftmodule \
-            -c Sources/ControlAPI/*.swift -o $out/ControlAPI.o
+        local library
+        for library in SeatSharing ControlAPI; do
+            compile -module-name $library -emit-module-path $out/$library.swiftmodule -I $out \
+                -c Sources/$library/*.swift -o $out/$library.o
+        done
         sources="$(grep -LE '^import (NIO|ArgumentParser|CLineEditor)|ControlClient' Sources/fpx/*.swift)
-            $out/ControlAPI.o -I $out" ;;
+            $out/SeatSharing.o $out/ControlAPI.o -I $out" ;;
     KeyedSessions)
         local include="-I $out -I Sources/CAdmission/include -I Sources/CKeyedTable/include"
         cat >$out/module.modulemap <<MAP

@@ -72,6 +72,8 @@ import Testing
             "license-overlimit": ["bypass", "block"], "log-level": ["debug", "info", "warning", "error"],
             "session-warning": ["0", "7", "100"], "log-file": ["", "/a b/c\"d.log", "/x#y", "/x #y: z", "/\\n", "/ö/日本"],
             "group": ["", "fpx", "a.b-c_d", "007"], "segment": ["/dev/shm/x", "/dev/shm/'y'"],
+            "csf-member-preferred-seats": ["", "FPX1 1/2/3, FPX2 4"], "ha-mode": ["pre-7.2", "7.2"],
+            "sharing-endpoints": ["", "http://[::1]:2379,http://e"], "sharing-reclaim": ["time", "recovery 14d"],
         ]
         for _ in 0..<200 {
             let end: Character = ["\n", "\r\n", "\r"].randomElement(using: &random)!

@@ -1,0 +1,53 @@
+// LentRecords: how much of each licence may still be lent when the process is gone, a file for each serial.
+
+import Foundation
+import Licensing
+import SeatSharing
+
+struct LentRecords: Sendable {
+    /// A `LentRecord` as it lies on disk.
+    private struct Stored: Codable {
+        let seats: Seats
+        /// Nanoseconds.
+        let takeBack: Int64
+        let keep: Int64
+    }
+
+    private static let bytesMax = 4096
+    private let folder: String
+
+    init(stateFolder: String) { folder = stateFolder + "/lent" }
+
+    /// The folder says that nothing was lost: without it a licence that has no file may be lent all the same.
+    var isKept: Bool { access(folder, F_OK) == 0 }
+    func keep() throws { try StoredFile.makeFolder(folder) }
+
+    /// What is on record; nothing where this licence was never lent.
+    ///
+    /// - Returns: nil, where the record is lost or damaged: then all may be lent.
+    func read(_ serial: String) -> LentRecord? {
+        guard isKept else { return nil }
+        do {
+            guard let bytes = try StoredFile.read(path(serial), limit: Self.bytesMax) else {
+                return LentRecord(seats: .zero, terms: Terms(takeBack: 0, keep: 0))
+            }
+            let stored = try JSONDecoder().decode(Stored.self, from: Data(bytes))
+            let seats = stored.seats
+            guard seats.covers(.zero), Seats(Seats.limit).covers(seats), stored.takeBack >= 0, stored.keep >= stored.takeBack
+            else { return nil }
+            return LentRecord(seats: seats, terms: Terms(takeBack: stored.takeBack, keep: stored.keep))
+        } catch {
+            return nil
+        }
+    }
+
+    /// When it returns the record cannot be lost any more.
+    func write(_ record: LentRecord, _ serial: String) throws {
+        try keep()
+        let stored = Stored(seats: record.seats, takeBack: record.terms.takeBack, keep: record.terms.keep)
+        try StoredFile.replace(Array(try JSONEncoder().encode(stored)), at: path(serial), mode: 0o600)
+    }
+
+    /// Serials are names of units: they hold no slash, and begin with what is no dot.
+    private func path(_ serial: String) -> String { folder + "/unit-" + serial }
+}

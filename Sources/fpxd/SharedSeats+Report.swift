@@ -1,0 +1,174 @@
+// What people are told of shared seats: events when something changes, and the report.
+
+import Admission
+import ControlAPI
+import Foundation
+import Logging
+import SeatSharing
+import struct SeatSharing.Unit
+import Settings
+
+extension SharedSeats {
+    /// What was told last.
+    struct Told {
+        var isConnected = false
+        var wasConnected = false
+        var lent: [String: Seats] = [:]
+        var borrowed: [String: Seats] = [:]
+        var stale: Set<String> = []
+        var conserving: Set<SeatType> = []
+        var trouble: String?
+    }
+
+    private static func sums(_ partners: [Unit.Partner]) -> [String: Seats] {
+        partners.reduce(into: [:]) { $0[$1.serial, default: .zero] += $1.seats }
+    }
+
+    /// Notes what is not as it was told.
+    func tell(_ state: inout State) {
+        guard link != nil, let unit = state.unit else {
+            state.told = Told()
+            return
+        }
+        var told = state.told
+        func note(_ level: Logger.Level, _ line: String) { state.note(level, line) }
+        if unit.isConnected != told.isConnected {
+            let pool = "pool \(unit.configuration.cluster)"
+            if unit.isConnected {
+                note(.info, "Seat sharing: in contact with \(pool), \(unit.pool?.rows.count ?? 0) units")
+            } else {
+                note(.warning, "Seat sharing: out of contact with \(pool): \(state.connectionTrouble ?? "no answer in time")")
+            }
+            told.isConnected = unit.isConnected
+        } else if !unit.isConnected, let trouble = state.connectionTrouble, trouble != told.trouble {
+            note(.warning, "Seat sharing: \(trouble)")
+        }
+        told.trouble = state.connectionTrouble
+        let lent = Self.sums(unit.partnersBorrowing), borrowed = Self.sums(unit.partnersLending)
+        for (serial, line) in Self.changes(from: told.lent, to: lent) { note(.info, "Lent to \(serial): \(line)") }
+        for (serial, line) in Self.changes(from: told.borrowed, to: borrowed) {
+            note(.info, "Borrowed from \(serial): \(line)")
+        }
+        told.lent = lent
+        told.borrowed = borrowed
+        tellOfPool(unit, &told, note)
+        state.told = told
+    }
+
+    private static func changes(from old: [String: Seats], to new: [String: Seats]) -> [(String, String)] {
+        Set(old.keys).union(new.keys).sorted().compactMap { serial in
+            let before = old[serial] ?? .zero, now = new[serial] ?? .zero
+            return before == now ? nil : (serial, "\(now) seats, before \(before) (furl/fnbi/fcas)")
+        }
+    }
+
+    private func tellOfPool(_ unit: Unit, _ told: inout Told, _ note: (Logger.Level, String) -> Void) {
+        guard unit.isConnected, let pool = unit.pool else { return }
+        let stale = Set(zip(pool.rows, pool.isStale).filter { $0.1 }.map(\.0.serial))
+        for serial in stale.subtracting(told.stale).sorted() {
+            note(.warning, "Stale: \(serial) has not spoken for \(unit.pace.staleAfter / .second) seconds")
+        }
+        for serial in told.stale.subtracting(stale).sorted() where pool.places[serial] != nil {
+            note(.info, "\(serial) speaks again")
+        }
+        told.stale = stale
+        guard let place = unit.place else { return }
+        let cap = unit.cap(at: Clock.now)
+        for type in SeatType.allCases {
+            let target = pool.plan.shares[place].target[type]
+            let isShort = pool.plan.wanted[type] > pool.plan.available[type] && cap[type] > target
+            if isShort, told.conserving.insert(type).inserted {
+                note(
+                    .warning, "Conserve: the pool is short of \(type.rawValue) seats, \(cap[type]) here are to become \(target)"
+                )
+            } else if !isShort, told.conserving.remove(type) != nil {
+                note(.info, "Conserve of \(type.rawValue) has ended")
+            }
+        }
+    }
+}
+
+extension SharedSeats {
+    /// How seats are shared now, for reports that say little of it.
+    struct Summary {
+        /// `None`, `HA`, `fabric`, `fabric-disconn`
+        var mode = "None"
+        /// Nil: the caps are the licence's.
+        var cap: Seats?
+        var own = Seats.zero
+        var borrowed = Seats.zero
+    }
+
+    func summary() -> Summary {
+        state.withLock { state in
+            guard let unit = state.unit else { return Summary() }
+            let balance = unit.balance
+            return Summary(
+                mode: mode(unit), cap: unit.cap(at: Clock.now), own: balance.own, borrowed: balance.borrowed)
+        }
+    }
+
+    private func mode(_ unit: Unit) -> String {
+        if link == nil { return "None" }
+        if unit.configuration.mode.isHA { return "HA" }
+        return unit.isConnected ? "fabric" : "fabric-disconn"
+    }
+
+    func report() -> SharingReport {
+        state.withLock { state in
+            guard let link else { return SharingReport(mode: "None") }
+            var report = SharingReport(mode: state.settings.sharingMode?.isHA == true ? "HA" : "fabric-disconn")
+            report.endpoints = link.client.endpoints.map { SharingReport.Endpoint(url: $0.url, state: $0.state) }
+            report.policy = state.settings[Setting.sharingReclaim]
+            report.sessionsPerSeat = state.sessionsPerSeat
+            report.sessions = pools[0].snapshot().inUse
+            if let trouble = state.connectionTrouble { report.problems.append(trouble) }
+            guard let unit = state.unit else {
+                report.problems.append("the licence in force is not one that can be shared")
+                return report
+            }
+            fill(&report, unit)
+            return report
+        }
+    }
+
+    private func fill(_ report: inout SharingReport, _ unit: Unit) {
+        let now = Clock.now
+        func partner(_ partner: Unit.Partner) -> SharingReport.Partner {
+            SharingReport.Partner(
+                serial: partner.serial, seats: partner.seats,
+                endsInSeconds: partner.end == .forever ? nil : Int(max(0, partner.end - now) / .second))
+        }
+        let balance = unit.balance
+        report.mode = mode(unit)
+        report.group = unit.configuration.cluster
+        report.serial = unit.configuration.serial
+        report.role = unit.configuration.role.rawValue
+        report.isEntitled = unit.isEntitled
+        report.isConnected = unit.isConnected
+        report.isFenced = unit.isFenced
+        report.overUse = unit.configuration.policy.overUse
+        report.termSeconds = Int(unit.pace.term / .second)
+        report.heartbeatMilliseconds = Int(unit.pace.heartbeat / .millisecond)
+        report.lenders = unit.partnersLending.map(partner)
+        report.borrowers = unit.partnersBorrowing.map(partner)
+        (report.own, report.lent, report.borrowed) = balance
+        report.cap = unit.cap(at: now)
+        report.used = unit.used
+        report.demand = unit.demand
+        report.usedTwice = unit.usedTwice
+        if let learning = unit.learningEnd {
+            report.problems.append(
+                "\(learning.seats) seats may be lent from before this start and stay unused until that is over")
+        }
+        guard let pool = unit.pool else { return }
+        report.members = pool.rows.count
+        report.staleMembers = pool.isStale.count { $0 }
+        report.problems += pool.problems.map { "\($0)" }
+        if unit.configuration.mode.isHA {
+            report.ha = HASeats(pool: pool)
+        } else {
+            report.ledger = Ledger(pool: pool, viewer: unit.configuration.serial, isDisconnected: !unit.isConnected)
+        }
+    }
+}

@@ -1,0 +1,403 @@
+// SharedSeats: the caps of the engine. They are the licence's own, or what the unit's steps make of them where it shares seats: this
+// runs the steps, and makes what they decide that of engine, disk and etcd.
+
+import Admission
+import Etcd
+import Foundation
+import Licensing
+import Logging
+import SeatSharing
+import struct Admission.Pool
+import struct SeatSharing.Unit
+import Settings
+import Synchronization
+
+final class SharedSeats: Sendable {
+    struct State {
+        var settings: Settings
+        var license: LicenseStatus
+        /// Nil: this licence is not shared, and the caps are its own.
+        var unit: Unit?
+        var reader: PoolReader?
+        var sessionsPerSeat = 1
+        var wish = Wish()
+        /// Shrinks that are not complete: the engine is asked again how far they have come.
+        var drains: [SeatType: (number: Int, to: Int)] = [:]
+        /// What could not be written to disk.
+        var unwritten: LentRecord?
+        var isReading = false
+        var readAt = Instant(0)
+        /// Somebody else has written since.
+        var isNudged = false
+        var connectionTrouble: String?
+        var told = Told()
+        var untold: [(Logger.Level, EventLog.Subject, String)] = []
+
+        mutating func note(_ level: Logger.Level, _ line: String, _ subject: EventLog.Subject = .sharing) {
+            untold.append((level, subject, line))
+        }
+    }
+
+    /// The way to the pool.
+    struct Link: Sendable {
+        let client: EtcdClient
+        let store: PoolStore
+        let prefix: String
+    }
+
+    private static let lookedEvery: Nanoseconds = 250 * .millisecond
+
+    let pools: [Pool]
+    /// Nil: by the settings this unit shares nothing.
+    let link: Link?
+    private let records: LentRecords
+    private let note: @Sendable (Logger.Level, EventLog.Subject, String) -> Void
+    let state: Mutex<State>
+
+    /// - Parameters:
+    ///   - pools: of each licence type.
+    ///   - note: told what people should know.
+    init(
+        _ settings: Settings, pools: [Pool], stateFolder: String, license: LicenseStatus,
+        note: @escaping @Sendable (Logger.Level, EventLog.Subject, String) -> Void
+    ) throws {
+        self.pools = pools
+        self.note = note
+        records = LentRecords(stateFolder: stateFolder)
+        link = try Self.link(settings)
+        state = Mutex(State(settings: settings, license: license))
+        // From the first start on, so that a unit that shares later knows that nothing is lent.
+        if link == nil { try records.keep() }
+    }
+
+    private static func link(_ settings: Settings) throws -> Link? {
+        guard let mode = settings.sharingMode else { return nil }
+        try Clock.checkRate()
+        func text(_ name: String) -> String? { settings[name].isEmpty ? nil : settings[name] }
+        let configuration = try EtcdConfiguration(
+            endpoints: settings.endpoints.joined(separator: ","), user: text(Setting.sharingUser),
+            passwordFile: text(Setting.sharingPasswordFile), authorityFile: text(Setting.sharingCA),
+            certificateFile: text(Setting.sharingCertificate), privateKeyFile: text(Setting.sharingPrivateKey))
+        try configuration.checkFiles()
+        let client = EtcdClient(configuration)
+        let prefix = Row.prefix(cluster: settings[mode.isHA ? Setting.haGroupName : Setting.csfGroupName])
+        return Link(client: client, store: PoolStore(client, prefix: prefix), prefix: prefix)
+    }
+
+    // MARK: what the daemon tells
+
+    /// The licence in force. When it returns, the caps are those that follow from it.
+    func entitle(_ license: LicenseStatus) {
+        withState { state in
+            state.license = license
+            state.sessionsPerSeat = max(1, license.claims?.sessionsPerSeat ?? 1)
+            let serial = Self.serial(of: license)
+            if state.unit?.configuration.serial != serial { start(serial, &state) }
+            if state.unit == nil { useOwn(&state) } else { step(.entitle(entitlement(state)), &state) }
+        }
+    }
+
+    /// Settings have changed.
+    func configure(_ settings: Settings) {
+        withState { state in
+            state.settings = settings
+            guard link != nil, let serial = state.unit?.configuration.serial else { return }
+            do throws(SharingError) {
+                if let configuration = try settings.unitConfiguration(serial: serial) {
+                    step(.configure(configuration), &state)
+                }
+            } catch {
+                state.note(.error, "\(error)")
+            }
+        }
+    }
+
+    // MARK: the unit
+
+    /// A unit is known by the id of its licence, so that no licence can be in a pool twice. Built-in licences are everybody's.
+    private static func serial(of license: LicenseStatus) -> String? {
+        guard license.keyID != nil, let id = license.claims?.licenseID else { return nil }
+        return id
+    }
+
+    /// A unit of its own for each licence, and after etcd has forgotten: whatever was lent before is on record.
+    private func start(_ serial: String?, _ state: inout State) {
+        state.unit = nil
+        state.drains = [:]
+        state.unwritten = nil
+        guard let serial else { return }
+        do throws(SharingError) {
+            let record = records.read(serial)
+            let configuration: UnitConfiguration
+            if let shared = try state.settings.unitConfiguration(serial: serial) {
+                configuration = shared
+                if record == nil {
+                    state.note(
+                        .warning, "No record of what \(serial) has lent: its seats come into use when all that may be is over")
+                }
+            } else {
+                // It shares nothing any more. What it has lent while it did is not its own yet.
+                guard let record, record.seats != .zero else { return }
+                configuration = try UnitConfiguration(cluster: "none", serial: serial, mode: .fabric, role: .member)
+                state.note(.warning, "Lent before and not back yet: \(record.seats) seats of \(serial)")
+            }
+            let now = Clock.now
+            state.unit = Unit(
+                configuration, entitlement: entitlement(state), incarnation: UInt64.random(in: 1...UInt64.max), record: record,
+                now: now)
+            state.reader = PoolReader(
+                cluster: configuration.cluster, mode: configuration.mode, term: configuration.term)
+        } catch {
+            state.note(.error, "\(error): no seats are shared")
+        }
+    }
+
+    private func entitlement(_ state: State) -> Entitlement {
+        let license = state.license
+        guard license.isValid, let claims = license.claims else { return .none }
+        let now = Clock.now
+        let seconds = Nanoseconds(clamping: claims.end) - Nanoseconds(Date.now.timeIntervalSince1970)
+        let (left, isEndless) = seconds.multipliedReportingOverflow(by: .second)
+        var until = isEndless ? .forever : now + left
+        // The same end, read from clocks that are read one after the other.
+        if let known = state.unit?.entitlement.until, abs(known - until) < 2 * .second { until = known }
+        return Entitlement(
+            purchased: Self.seats { license.seats(of: $0) }, modelMax: Self.seats { claims.modelMax[$0] }, until: until)
+    }
+
+    static func seats(_ number: (LicenseType) -> Int) -> Seats {
+        Seats(furl: number(.furl), fnbi: number(.fnbi), fcas: number(.fcas))
+    }
+
+    /// Runs a step and all that follows from it at once. Within `state`.
+    private func step(_ event: Event, _ state: inout State) {
+        var events = [event]
+        while let event = events.first, state.unit != nil {
+            events.removeFirst()
+            let effects = state.unit?.step(event, now: Clock.now) ?? []
+            enforce(&state)
+            for effect in effects { events += perform(effect, &state) }
+        }
+    }
+
+    /// - Returns: what is known of its outcome already.
+    private func perform(_ effect: Effect, _ state: inout State) -> [Event] {
+        switch effect {
+        case .setCap(let type, _): state.drains[type] = nil
+        case .drain(let type, let to, let number):
+            state.drains[type] = (number, to)
+            return [.drained(type, number: number, to: taken(type, state))]
+        case .write(let row, let revision): send(row, revision, state)
+        case .read: read(&state)
+        case .remember(let record): return remember(record, &state)
+        case .notice(let notice):
+            let (level, line) = Self.line(notice)
+            state.note(level, line)
+        }
+        return []
+    }
+
+    /// Makes what the unit stands on that of the engine.
+    private func enforce(_ state: inout State) {
+        guard let unit = state.unit else { return }
+        for (type, pool) in zip(SeatType.allCases, pools) {
+            let seats = unit.enforcement(of: type)
+            let own = min(seats.own * state.sessionsPerSeat, Limits.cap)
+            let borrowed = min(seats.borrowed * state.sessionsPerSeat, Limits.cap - own)
+            set(pool, type, own, borrowed, until: seats.until.nanoseconds, &state)
+        }
+    }
+
+    /// The licence's own caps, as they are without any sharing.
+    private func useOwn(_ state: inout State) {
+        for (type, pool) in zip(LicenseType.allCases, pools) {
+            let cap = state.license.cap(of: type)
+            let before = pool.limits
+            set(pool, SeatType(rawValue: type.rawValue) ?? .furl, cap, 0, until: 0, &state)
+            if before.cap != cap { state.note(.info, "Max licensed sessions of \(type.rawValue): \(cap)", .license) }
+        }
+    }
+
+    private func set(
+        _ pool: Pool, _ type: SeatType, _ own: Int, _ borrowed: Int, until: Nanoseconds, _ state: inout State
+    ) {
+        let now = pool.limits
+        let deadline = max(0, until) / .millisecond * .millisecond
+        if now.cap == own, now.borrowed == borrowed, borrowed == 0 || now.deadline == deadline { return }
+        do {
+            try pool.setCap(own, borrowed: borrowed, until: until)
+        } catch {
+            // The licence is checked against the engine's limit before; if it fails all the same the old cap stays.
+            state.note(.error, "Cap of \(type.rawValue) stays: \(error)")
+        }
+    }
+
+    /// Seats that are in use or spare, a begun one counted.
+    private func taken(_ type: SeatType, _ state: State) -> Int {
+        let pool = pools[SeatType.allCases.firstIndex(of: type) ?? 0]
+        return (max(0, pool.taken) + state.sessionsPerSeat - 1) / state.sessionsPerSeat
+    }
+
+    private func remember(_ record: LentRecord, _ state: inout State) -> [Event] {
+        guard let serial = state.unit?.configuration.serial else { return [] }
+        do {
+            try records.write(record, serial)
+            state.unwritten = nil
+            return [.remembered(record)]
+        } catch {
+            if state.unwritten == nil {
+                state.note(.error, "What is lent cannot be put on record, so nothing more is lent: \(error)")
+            }
+            state.unwritten = record
+            return []
+        }
+    }
+
+    private static func line(_ notice: Notice) -> (Logger.Level, String) {
+        switch notice {
+        case .problem(let problem): (.warning, "Seat sharing: \(problem)")
+        case .missedTime(let lender, let nanoseconds):
+            (
+                .error,
+                "This host has stood still for \(nanoseconds / .millisecond) ms and its clock with it, as \(lender) shows: all "
+                    + "borrowed seats are dropped"
+            )
+        case .learned: (.info, "What was lent before this start is back, or known")
+        case .lentUnknown(let seats):
+            (.error, "The pool does not say what is lent for longer than time: \(seats) seats stay unused")
+        }
+    }
+
+    /// Calls `body` and then tells what it has left to be told: telling writes files.
+    private func withState<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+        let (result, lines) = state.withLock { state in
+            let result = body(&state)
+            defer { state.untold = [] }
+            return (result, state.untold)
+        }
+        for (level, subject, line) in lines { note(level, subject, line) }
+        return result
+    }
+}
+
+// MARK: - Time
+
+extension SharedSeats {
+    /// What is due.
+    ///
+    /// - Returns: nanoseconds until the next is.
+    func tick() -> Nanoseconds {
+        withState { state in
+            let now = Clock.now
+            if let seen = state.wish.look(
+                at: pools, sessionsPerSeat: state.sessionsPerSeat, available: state.unit?.pool?.plan.available ?? .zero,
+                now: now)
+            {
+                step(.use(used: seen.used, demand: seen.demand), &state)
+            }
+            for (type, drain) in state.drains {
+                let level = taken(type, state)
+                step(.drained(type, number: drain.number, to: level), &state)
+                if level <= drain.to { state.drains[type] = nil }
+            }
+            if let record = state.unwritten { for event in remember(record, &state) { step(event, &state) } }
+            step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
+            if state.isNudged, now - state.readAt >= readGap(state) { read(&state) }
+            retire(&state)
+            tell(&state)
+            guard let unit = state.unit else { return .second }
+            let waits = state.isNudged ? state.readAt + readGap(state) - now : .forever
+            return max(5 * .millisecond, min(unit.wake - now, Self.lookedEvery, waits))
+        }
+    }
+
+    /// A unit that shares nothing any more goes on by its licence alone as soon as what it had lent is back.
+    private func retire(_ state: inout State) {
+        guard link == nil, let unit = state.unit, unit.learningEnd == nil else { return }
+        do {
+            try records.write(
+                LentRecord(seats: .zero, terms: Terms(takeBack: 0, keep: 0)), unit.configuration.serial)
+            state.unit = nil
+            useOwn(&state)
+        } catch {
+            // It is tried again.
+        }
+    }
+}
+
+// MARK: - etcd
+
+extension SharedSeats {
+    /// In large pools everybody is not asked about everybody else all the time.
+    private func readGap(_ state: State) -> Nanoseconds {
+        guard let unit = state.unit else { return .second }
+        return max(50 * .millisecond, Nanoseconds(unit.pool?.rows.count ?? 0) * .millisecond, unit.pace.gap / 4)
+    }
+
+    /// Somebody has written at this revision.
+    func nudge(revision: Int) {
+        withState { state in
+            guard let unit = state.unit, revision > unit.pool?.revision ?? 0 else { return }
+            state.isNudged = true
+            if Clock.now - state.readAt >= readGap(state) { read(&state) }
+        }
+    }
+
+    private func read(_ state: inout State) {
+        guard let link, let unit = state.unit, !state.isReading else { return }
+        state.isReading = true
+        state.isNudged = false
+        state.readAt = Clock.now
+        Task {
+            let contents: Swift.Result<PoolContents, EtcdError>
+            do throws(EtcdError) {
+                contents = .success(try await link.store.read())
+            } catch {
+                contents = .failure(error)
+            }
+            withState { state in
+                state.isReading = false
+                guard state.unit?.incarnation == unit.incarnation else { return }
+                take(contents, &state)
+            }
+        }
+    }
+
+    private func send(_ row: Row, _ revision: Int, _ state: State) {
+        guard let link else { return }
+        Task {
+            let exchange = await link.store.exchange(
+                key: Row.key(cluster: row.cluster, serial: row.serial), value: row.encoded, ifRevision: revision)
+            let outcome: WriteOutcome
+            switch exchange.outcome {
+            case .accepted(let revision): outcome = .accepted(revision: revision)
+            case .refused: outcome = .refused
+            case .unknown: outcome = .unknown
+            }
+            withState { state in
+                guard state.unit?.incarnation == row.incarnation else { return }
+                step(.written(sequence: row.sequence, outcome), &state)
+                take(exchange.contents, &state)
+            }
+        }
+    }
+
+    private func take(_ contents: Swift.Result<PoolContents, EtcdError>, _ state: inout State) {
+        switch contents {
+        case .failure(let error): state.connectionTrouble = "\(error)"
+        case .success(let contents):
+            state.connectionTrouble = nil
+            if let loss = contents.loss {
+                // What was read before is worth nothing, and what is lent stays on record.
+                state.note(.error, "etcd has forgotten (\(loss)): this unit begins anew")
+                start(state.unit?.configuration.serial, &state)
+                step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
+            }
+            let values = contents.values.map { KeyValue(key: $0.key, value: $0.value, revision: $0.revision) }
+            // Late ones say nothing new.
+            if let pool = try? state.reader?.read(values, revision: contents.revision, now: Clock.now) {
+                step(.pool(pool), &state)
+            }
+        }
+    }
+}
