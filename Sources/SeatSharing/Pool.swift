@@ -97,7 +97,13 @@ package struct PoolReader {
         self.revision = revision
         var present: [String: Seen] = [:]
         present.reserveCapacity(values.count)
+        var problems: [SharingError] = []
         for value in values {
+            // Texts that are equal to people are equal to Swift: a Kelvin sign would take the place of a K.
+            guard value.key.utf8.allSatisfy({ $0 < 0x80 }) else {
+                problems.append(.foreignKey(key: value.key, expected: Row.prefix(cluster: cluster) + "SERIAL"))
+                continue
+            }
             if let known = seen[value.key], known.revision == value.revision {
                 present[value.key] = known
             } else {
@@ -108,7 +114,6 @@ package struct PoolReader {
         let staleAfter = Pace(term: term, members: present.count).staleAfter
         let prefix = Row.prefix(cluster: cluster)
         var rows: [(row: Row, isStale: Bool)] = []
-        var problems: [SharingError] = []
         var revisions: [String: Int] = [:]
         for (key, entry) in present.sorted(by: { $0.key < $1.key }) {
             if key.hasPrefix(prefix) { revisions[String(key.dropFirst(prefix.count))] = entry.revision }

@@ -91,6 +91,19 @@ import Testing
         }
     }
 
+    /// A Kelvin sign is equal to a K for Swift, and another key for etcd.
+    @Test func aKeyThatOnlyLooksLikeOneTakesNobodysPlace() throws {
+        var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second)
+        var row = sample
+        row.serial = "FPXK"
+        let own = "pool/LIC1/m/FPXK", foreign = "pool/LIC1/m/FPX\u{212A}"
+        let pool = try reader.read(
+            [KeyValue(key: own, value: row.encoded, revision: 3), KeyValue(key: foreign, value: [], revision: 4)], revision: 5,
+            now: Instant(0))
+        #expect(pool.rows == [row] && pool.revisions == ["FPXK": 3])
+        #expect(pool.problems == [.foreignKey(key: foreign, expected: "pool/LIC1/m/SERIAL")])
+    }
+
     @Test func lateAnswersAreRefused() throws {
         var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second)
         _ = try reader.read([], revision: 5, now: Instant(0))
