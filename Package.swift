@@ -216,6 +216,12 @@ let package = Package(
             ], swiftSettings: toolSettings),
         .testTarget(
             name: "SeatSharingTests", dependencies: ["SeatSharing", "Simulator", "TestSupport"], swiftSettings: toolSettings),
+        .testTarget(
+            name: "EtcdTests",
+            dependencies: [
+                "Etcd", "TestSupport", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ], swiftSettings: toolSettings),
         .testTarget(name: "SettingsTests", dependencies: ["SeatSharing", "Settings", "TestSupport"], swiftSettings: toolSettings),
     ]
 )

@@ -1,5 +1,5 @@
-// Connections: HTTP to the endpoints, one question at a time. What it adds to the HTTP client is the certainty that it was asked
-// for: whether a body has begun to leave this machine, and a deadline that counts from the beginning.
+// Connections: HTTP to the endpoints, one question at a time. What it adds to the HTTP client is the certainty that it was
+// asked for: whether a body has begun to leave this machine, and a deadline that counts from the beginning.
 
 import AsyncHTTPClient
 import Foundation
@@ -71,7 +71,9 @@ final class Connections: Sendable {
         switch result {
         case .success(let answer): return answer
         case .failure(let error):
-            throw failure(error, endpoint: endpoint, waited: ContinuousClock.now - begin, isSent: progress.isSent.load(ordering: .relaxed))
+            throw failure(
+                error, endpoint: endpoint, waited: ContinuousClock.now - begin, isSent: progress.isSent.load(ordering: .relaxed)
+            )
         }
     }
 
@@ -186,7 +188,9 @@ extension Connections {
 
     /// Servers do not tell why they refuse a certificate, and this is the reason that is met most.
     private func ownEnd(_ endpoint: String) -> String {
-        guard let certificate, endpoint.hasPrefix("https:"), certificate.end <= Int(Date().timeIntervalSince1970) else { return "" }
+        guard let certificate, endpoint.hasPrefix("https:"), certificate.end <= Int(Date().timeIntervalSince1970) else {
+            return ""
+        }
         let end = Date(timeIntervalSince1970: TimeInterval(certificate.end)).formatted(.iso8601)
         return "; our certificate in \(certificate.path) has expired at \(end)"
     }

@@ -106,10 +106,18 @@ extension EtcdClient {
         let refusal = try? JSONReader.read(body) { reader throws(JSONFault) in try EtcdRefusal(&reader) }
         guard let refusal, refusal.code != 0 else {
             let text = EtcdRefusal.shown(String(decoding: body.prefix(100), as: UTF8.self)).trimmingCharacters(in: .whitespaces)
+            if text.contains("CommonName") {
+                return AttemptFailure(
+                    error: .certificate(
+                        endpoint: endpoint,
+                        reason: "with authentication on, etcd's gateway takes no client certificate with a CN"),
+                    isSure: true, isOfEndpoint: false)
+            }
             // It is not etcd that answers. Who refuses like this has not passed anything on.
             let isSure = [400, 401, 403, 404, 405, 413, 429].contains(status)
             return AttemptFailure(
-                error: .answer(endpoint: endpoint, found: "status \(status) (\(text))", expected: "one of etcd's"), isSure: isSure)
+                error: .answer(endpoint: endpoint, found: "status \(status) (\(text))", expected: "one of etcd's"),
+                isSure: isSure)
         }
         let failure = failure(refusal, endpoint: endpoint)
         if failure.needsToken {
@@ -143,7 +151,8 @@ extension EtcdClient {
         case 3 where message.contains("authentication failed"): return sure(.notAuthenticated(user: user, reason: message))
         case 3, 5, 6, 9, 11, 12: return sure(.refused(endpoint: endpoint, code: refusal.code, message: message))
         default:
-            // A member without a leader refuses before it does anything; others, "request timed out" above all, may have done it.
+            // A member without a leader refuses before it does anything; others, "request timed out" above all, may have done
+            // it.
             let isSure = refusal.code == 14 && (message.contains("no leader") || message.contains("learner"))
             return AttemptFailure(error: .unavailable(endpoint: endpoint, reason: message), isSure: isSure)
         }

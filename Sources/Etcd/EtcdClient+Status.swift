@@ -18,7 +18,9 @@ extension EtcdClient {
     package var endpoints: [EtcdEndpoint] {
         state.withLock { state in
             var notes = ""
-            if state.isAuthenticationOff { notes += "; authentication is off there, so user \(configuration.user ?? "") is not needed" }
+            if state.isAuthenticationOff {
+                notes += "; authentication is off there, so user \(configuration.user ?? "") is not needed"
+            }
             if let problem = state.filesProblem { notes += "; what was read before is still used: \(problem)" }
             return configuration.endpoints.enumerated().map { index, url in
                 var text = "not asked yet"

@@ -1,7 +1,7 @@
 // EtcdClient: etcd's v3 API through its JSON gateway, of etcd 3.4 and newer.
 //
-// A call stays with the endpoint that worked last, and moves on to the next where that one fails. A question may be asked again;
-// a change is sent once, and what may have been sent is never called a failure: `outcomeUnknown` says that nobody knows.
+// A call stays with the endpoint that worked last, and moves on to the next where that one fails. A question may be asked
+// again; a change is sent once, and what may have been sent is never called a failure: `outcomeUnknown` says that nobody knows.
 
 import Foundation
 import Synchronization

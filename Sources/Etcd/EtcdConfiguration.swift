@@ -1,5 +1,5 @@
-// How to reach etcd, as the operator has set it. Files are read anew when they change: a renewed certificate or a changed password
-// needs no restart.
+// How to reach etcd, as the operator has set it. Files are read anew when they change: a renewed certificate or a changed
+// password needs no restart.
 
 import Foundation
 import NIOSSL
@@ -58,7 +58,8 @@ package struct EtcdConfiguration: Equatable, Sendable {
             ["", "/"].contains(parts.path), parts.user == nil, parts.query == nil, parts.fragment == nil
         else {
             throw .setting(
-                name: "sharing-endpoints", found: "\"\(text.prefix(200))\"", expected: "http://HOST[:PORT] or https://HOST[:PORT]")
+                name: "sharing-endpoints", found: "\"\(text.prefix(200))\"",
+                expected: "http://HOST[:PORT] or https://HOST[:PORT]")
         }
         return "\(scheme)://\(host):\(parts.port ?? 2379)"
     }
@@ -151,11 +152,13 @@ extension EtcdConfiguration {
     private static func read(_ name: String, _ path: String) throws(EtcdError) -> [UInt8] {
         var status = stat()
         guard stat(path, &status) == 0 else {
-            throw .setting(name: name, found: "\(path): \(String(cString: strerror(errno)))", expected: "a file that can be read")
+            throw .setting(
+                name: name, found: "\(path): \(String(cString: strerror(errno)))", expected: "a file that can be read")
         }
         // To open a pipe would wait for its writer.
         guard status.st_mode & S_IFMT == S_IFREG, status.st_size <= fileBytesMax else {
-            throw .setting(name: name, found: "\(path), \(status.st_size) bytes", expected: "a file of at most \(fileBytesMax) bytes")
+            throw .setting(
+                name: name, found: "\(path), \(status.st_size) bytes", expected: "a file of at most \(fileBytesMax) bytes")
         }
         do {
             let file = try FileHandle(forReadingFrom: URL(filePath: path))

@@ -59,7 +59,8 @@ extension EtcdError: CustomStringConvertible {
                 : "user \(user): found no password that etcd takes (\(reason)), expected the user's"
         case .denied(let user, let reason):
             "user \(user.isEmpty ? "(none)" : user): found no right to do this (\(reason)), expected a role that allows it"
-        case .noSpace(let endpoint): "\(endpoint): found the database at its quota, expected room: etcd raises the alarm NOSPACE"
+        case .noSpace(let endpoint):
+            "\(endpoint): found the database at its quota, expected room: etcd raises the alarm NOSPACE"
         case .compacted(let revision):
             "found a revision that is compacted, expected \(revision == 0 ? "a later one" : "at least \(revision)")"
         case .leaseNotFound: "found no such lease, expected one that has not ended"

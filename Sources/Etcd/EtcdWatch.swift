@@ -16,7 +16,8 @@ package struct EtcdEvents: Equatable, Sendable {
     package var events: [EtcdEvent]
 }
 
-/// Batches of events, until it fails or its task is cancelled: then its connection is closed. One that has failed is started anew.
+/// Batches of events, until it fails or its task is cancelled: then its connection is closed. One that has failed is started
+/// anew.
 package struct EtcdWatch: AsyncSequence, Sendable {
     package typealias Element = EtcdEvents
     package typealias Failure = EtcdError
@@ -37,8 +38,8 @@ package struct EtcdWatch: AsyncSequence, Sendable {
         fileprivate init(watch: EtcdWatch) { self.watch = watch }
 
         /// - Returns: nil once the task is cancelled.
-        /// - Throws: `compacted` with the revision to start from where what was asked for is gone; `timeout` after a silence that is
-        ///   too long; whatever else ends a connection.
+        /// - Throws: `compacted` with the revision to start from where what was asked for is gone; `timeout` after a silence
+        ///   that is too long; whatever else ends a connection.
         package mutating func next() async throws(EtcdError) -> EtcdEvents? {
             do throws(EtcdError) {
                 if stream == nil { stream = try await watch.client.open(watch) }
@@ -182,7 +183,9 @@ private struct WatchAnswer {
             default: try reader.skip()
             }
         }
-        guard hasResult || answer.refusal != nil else { throw JSONFault(at: 0, found: "neither", expected: "a result or an error") }
+        guard hasResult || answer.refusal != nil else {
+            throw JSONFault(at: 0, found: "neither", expected: "a result or an error")
+        }
         self = answer
     }
 

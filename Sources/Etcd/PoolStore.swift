@@ -1,15 +1,15 @@
-// PoolStore: a copy of the keys of one prefix, kept up by reading what has changed, and the exchange that writes one's own key and
-// reads all others' in one transaction.
+// PoolStore: a copy of the keys of one prefix, kept up by reading what has changed, and the exchange that writes one's own key
+// and reads all others' in one transaction.
 //
 // What makes the copy right:
 //
 // (a) A copy taken at revision r, with all keys that were written after r as of revision s put over it, holds every key that is
-//     there at s, and of each the value of s. It is the state at s if it has as many keys as etcd counts there; if it has more, keys
-//     were deleted, and all is read anew. An answer that was asked for at an earlier r says all of this too, and more.
+//     there at s, and of each the value of s. It is the state at s if it has as many keys as etcd counts there; if it has more,
+//     keys were deleted, and all is read anew. An answer that was asked for at an earlier r says all of this too, and more.
 // (b) Answers come in any order. One that tells of an earlier revision than the copy has says nothing new: the copy stays.
 // (c) Revisions and terms of a cluster never go back from one question to a later one. Where they do, or where it is another
-//     cluster, or where our own key is refused at the revision that the copy has of it, etcd was restored from an earlier state:
-//     the copy tells of what is no more, so that all is read anew, and whoever asked is told.
+//     cluster, or where our own key is refused at the revision that the copy has of it, etcd was restored from an earlier
+//     state: the copy tells of what is no more, so that all is read anew, and whoever asked is told.
 
 /// A key as it was read.
 package struct PoolValue: Equatable, Sendable {
@@ -35,8 +35,8 @@ package enum PoolLoss: Equatable, Sendable, CustomStringConvertible {
         switch self {
         case .otherCluster(let found, let expected): "\(EtcdError.otherCluster(found: found, expected: expected))"
         case .restored(let revision, let term, let seenRevision, let seenTerm):
-            "found etcd at revision \(revision) (term \(term)) after revision \(seenRevision) (term \(seenTerm)), expected what "
-                + "follows it: an earlier state of etcd was restored"
+            "found etcd at revision \(revision) (term \(term)) after revision \(seenRevision) (term \(seenTerm)), expected "
+                + "what follows it: an earlier state of etcd was restored"
         }
     }
 }
@@ -169,7 +169,8 @@ package actor PoolStore {
                 return PoolExchange(outcome: .unknown(error), contents: .failure(error))
             }
             adopt(found, expected: expected)
-            return PoolExchange(outcome: .unknown(error), contents: await result { store throws(EtcdError) in try await store.readAll() })
+            return PoolExchange(
+                outcome: .unknown(error), contents: await result { store throws(EtcdError) in try await store.readAll() })
         }
         // The transaction's own revision is the one that it wrote.
         var range = answer.ranges[0]
