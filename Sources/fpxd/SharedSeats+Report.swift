@@ -35,7 +35,7 @@ extension SharedSeats {
         if unit.isConnected != told.isConnected {
             let pool = "pool \(unit.configuration.cluster)"
             if unit.isConnected {
-                note(.info, "Seat sharing: in contact with \(pool), \(unit.pool?.rows.count ?? 0) units")
+                note(.info, "Seat sharing: in contact with \(pool)")
             } else {
                 note(.warning, "Seat sharing: out of contact with \(pool): \(state.connectionTrouble ?? "no answer in time")")
             }
@@ -76,10 +76,12 @@ extension SharedSeats {
         let cap = unit.cap(at: Clock.now)
         for type in SeatType.allCases {
             let target = pool.plan.shares[place].target[type]
-            let isShort = pool.plan.wanted[type] > pool.plan.available[type] && cap[type] > target
+            // The cap has fallen when the shrink begins; what is in use falls as sessions end.
+            let has = max(cap[type], unit.used[type])
+            let isShort = pool.plan.wanted[type] > pool.plan.available[type] && has > target
             if isShort, told.conserving.insert(type).inserted {
                 note(
-                    .warning, "Conserve: the pool is short of \(type.rawValue) seats, \(cap[type]) here are to become \(target)"
+                    .warning, "Conserve: the pool is short of \(type.rawValue) seats, \(has) here are to become \(target)"
                 )
             } else if !isShort, told.conserving.remove(type) != nil {
                 note(.info, "Conserve of \(type.rawValue) has ended")

@@ -306,7 +306,7 @@ extension SharedSeats {
             retire(&state)
             tell(&state)
             guard let unit = state.unit else { return .second }
-            let waits = state.isNudged ? state.readAt + readGap(state) - now : .forever
+            let waits = state.isNudged && !state.isReading ? state.readAt + readGap(state) - now : .forever
             return max(5 * .millisecond, min(unit.wake - now, Self.lookedEvery, waits))
         }
     }
