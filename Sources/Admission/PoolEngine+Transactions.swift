@@ -149,19 +149,28 @@ extension PoolEngine {
     /// Changes cap and loan; only the keeper does. When this returns, no admission succeeds while as many sessions or more are
     /// in use, and at no moment were more allowed than before or after.
     ///
-    /// What a smaller loan must end is the admissions that are decided on the larger one and not published yet. The transaction
-    /// on the cap does: it comes after the loan is stored, and theirs fail.
+    /// A transaction follows each change of the loan, so that what was decided on the former one and is not published yet
+    /// fails: an admission on a larger loan; a late session that is given back though the new loan covers it, and for which
+    /// another one would have been refused meanwhile.
     func setCap(_ cap: Int, loan: Loan) {
         let before = Loan(rawValue: loanWord.load())
-        loanWord.store(
-            Loan(sessions: min(before.sessions, loan.sessions), deadline: min(before.deadline, loan.deadline)).rawValue)
+        let lesser = Loan(
+            sessions: min(before.sessions, loan.sessions), deadline: min(before.deadline, loan.deadline))
+        loanWord.store(lesser.rawValue)
+        publish(cap: cap)
+        settleDebt()
+        if loan != lesser {
+            loanWord.store(loan.rawValue)
+            publish(cap: cap)
+        }
+    }
+
+    private func publish(cap: Int) {
         while true {
             let word = begin()
             let delta = cap - capAccount.account.credit
-            if transact(word, free: delta, .cap, target: 0, amount: cap) { break }
+            if transact(word, free: delta, .cap, target: 0, amount: cap) { return }
         }
-        settleDebt()
-        loanWord.store(loan.rawValue)
     }
 
     /// While there is a debt no writer may keep spare sessions.
