@@ -84,7 +84,7 @@ extension Unit {
     var usable: Seats { isEntitled && !isFenced ? own + borrowed(at: now) : .zero }
 
     /// What should be given away: new loans, and what is to be given back. Both need seats that nobody here may use any more.
-    func intents() -> (gives: [(unit: Int, seats: Seats)], returns: [(lender: String, seats: Seats)]) {
+    func intents() -> (gives: [(unit: Int, seats: Seats, isDue: Bool)], returns: [(lender: String, seats: Seats)]) {
         guard isEntitled else {
             return ([], held.filter { $0.value.seats != .zero }.sorted { $0.key < $1.key }.map { ($0.key, $0.value.seats) })
         }
@@ -100,27 +100,26 @@ extension Unit {
         return (learning == nil ? newLoans(pool, place) : [], returns)
     }
 
-    private func newLoans(_ pool: Pool, _ place: Int) -> [(unit: Int, seats: Seats)] {
+    private func newLoans(_ pool: Pool, _ place: Int) -> [(unit: Int, seats: Seats, isDue: Bool)] {
         guard isEstablished, isRecorded else { return [] }
         var left = (entitlement.purchased - pool.plan.shares[place].floor).lowered(to: recordedLimit) - committed
-        var gives: [(unit: Int, seats: Seats)] = []
+        var gives: [(unit: Int, seats: Seats, isDue: Bool)] = []
         for loan in pool.plan.lending[place] {
             let borrower = pool.rows[loan.unit]
             let before = loans.filter { $0.borrower == borrower.serial }
-            // A grant answers a row once.
-            guard before.count < 4, loans.count < Row.entriesMax - 4,
-                !before.contains(where: { $0.incarnation == borrower.incarnation && $0.number >= borrower.sequence })
-            else { continue }
+            guard before.count < 4, loans.count < Row.entriesMax - 4 else { continue }
+            // A grant answers a row once: what waits for the next row stays away from use all the same.
+            let isDue = !before.contains { $0.incarnation == borrower.incarnation && $0.number >= borrower.sequence }
             // What was taken back by time is lent anew as a whole.
             if let lapsed = before.first(where: { $0.incarnation == borrower.incarnation && now >= $0.until }) {
-                gives.append((loan.unit, lapsed.seats))
+                gives.append((loan.unit, lapsed.seats, isDue))
                 continue
             }
             let has = before.reduce(Seats.zero) { $0 + (now < $1.until ? $1.seats : .zero) }
             let more = (loan.seats - has).lowered(to: left).raised(to: .zero)
             guard more != .zero else { continue }
             left -= more
-            gives.append((loan.unit, more))
+            gives.append((loan.unit, more, isDue))
         }
         return gives
     }

@@ -18,19 +18,23 @@ extension Unit {
 
     private mutating func readOwnRow(_ pool: Pool) {
         let revision = pool.revisions[configuration.serial] ?? 0
-        if !isEstablished, carried {
+        if !isEstablished, carried, pool.row(configuration.serial)?.incarnation != incarnation {
             // What an older reading showed of the earlier process' row is not what the next write will replace.
             carried = false
             loans = []
         }
         guard let row = pool.row(configuration.serial) else {
             // Not there, or nothing that can be read: it is written anew. What a process before this one has lent is not found.
-            if !isEstablished, carries, let learning, ownRevision != revision {
-                effects.append(.notice(.lentUnknown(learning.seats)))
+            if !isEstablished {
+                isNew = hasNoRecord && revision == 0
+                if carries, !isNew, let learning, ownRevision != revision {
+                    effects.append(.notice(.lentUnknown(learning.seats)))
+                }
             }
             ownRevision = revision
             return
         }
+        if row.incarnation != incarnation { isNew = false }
         if row.incarnation == incarnation, row.sequence <= sequence, sent[row.sequence].map({ $0 == row.clock }) ?? true {
             // Written by this process, whatever became of the answer.
             ownRevision = revision
@@ -65,10 +69,14 @@ extension Unit {
     mutating func establish() {
         guard !isEstablished else { return }
         isEstablished = true
-        // Nothing else of the earlier process can appear any more, so that its row is all that it has lent.
-        if carried, learning != nil {
-            learning = nil
+        guard let learning, carries else { return }
+        // Nothing else of the earlier process can appear any more, so that its row is all that it has lent; and where the pool had
+        // none, nothing is lent for longer than time.
+        if carried || isNew && learning.until == .forever {
+            self.learning = nil
             effects.append(.notice(.learned))
+        } else if isNew {
+            self.learning?.keepUntil = learning.until
         }
     }
 

@@ -37,7 +37,7 @@ extension Unit {
         let (gives, returns) = intents()
         let room = giveableRoom(returning: false)
         let back = giveableRoom(returning: true)
-        return gives.contains { $0.seats.lowered(to: room) != .zero }
+        return gives.contains { $0.isDue && $0.seats.lowered(to: room) != .zero }
             || returns.contains { $0.seats.lowered(to: back) != .zero }
     }
 
@@ -55,7 +55,7 @@ extension Unit {
             held[lender]?.through = sequence
         }
         renew()
-        for (unit, seats) in gives { give(seats.lowered(to: giveableRoom(returning: false)), to: unit) }
+        for (unit, seats, isDue) in gives where isDue { give(seats.lowered(to: giveableRoom(returning: false)), to: unit) }
         sequence += 1
         sent[sequence] = now
         sent[sequence - Self.sentMax] = nil

@@ -164,6 +164,7 @@ package struct Unit: Sendable {
     package internal(set) var configuration: UnitConfiguration
     package internal(set) var entitlement: Entitlement
     let mutations: Mutations
+    let hasNoRecord: Bool
 
     // Of the row in etcd.
     var sequence = 0
@@ -189,6 +190,8 @@ package struct Unit: Sendable {
     var carries: Bool
     /// That row was found.
     var carried = false
+    /// There is no record, and no row in the pool: as far as both tell this unit has never lent.
+    var isNew = false
 
     // What is borrowed.
     var held: [String: Held] = [:]
@@ -229,6 +232,7 @@ package struct Unit: Sendable {
         let terms = configuration.policy.terms(configuration.term)
         let known = record ?? LentRecord(seats: Seats(Seats.limit), terms: terms)
         self.record = known
+        hasNoRecord = record == nil
         lastWrite = Instant(.min)
         lastRead = Instant(.min)
         poolAt = Instant(.min)

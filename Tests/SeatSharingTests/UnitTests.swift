@@ -1,0 +1,139 @@
+// One unit, step by step, where the order of what it hears matters.
+
+import Testing
+
+@testable import SeatSharing
+
+@Suite struct UnitTests {
+    /// A unit, etcd's revision, and what it has written last.
+    private struct Place {
+        var unit: Unit
+        var now = Instant(1000 * .second)
+        var revision = 1
+        var reader: PoolReader
+        var others: [(row: Row, revision: Int)] = []
+        var own: (row: Row, revision: Int)?
+        var effects: [Effect] = []
+
+        init(_ configuration: UnitConfiguration, purchased: Int, incarnation: UInt64 = 0xA, record: LentRecord?) {
+            let entitlement = Entitlement(purchased: Seats(purchased), modelMax: Seats(500), until: .forever)
+            unit = Unit(
+                configuration, entitlement: entitlement, incarnation: incarnation, record: record, now: now)
+            reader = PoolReader(cluster: configuration.cluster, mode: configuration.mode, term: configuration.term)
+        }
+
+        mutating func step(_ event: Event) {
+            effects = unit.step(event, now: now)
+            // The disk is fast here.
+            for case .remember(let record) in effects { effects += unit.step(.remembered(record), now: now) }
+        }
+
+        mutating func read() throws {
+            let rows = others + (own.map { [$0] } ?? [])
+            let values = rows.map {
+                KeyValue(
+                    key: Row.key(cluster: $0.row.cluster, serial: $0.row.serial), value: $0.row.encoded, revision: $0.revision)
+            }
+            step(.pool(try reader.read(values, revision: revision, now: now)))
+        }
+
+        /// Lets time pass until it writes.
+        mutating func write() throws -> Row {
+            for _ in 0..<100 {
+                for case .write(let row, _) in effects {
+                    revision += 1
+                    own = (row, revision)
+                    return row
+                }
+                now = now + 100 * .millisecond
+                step(.tick(unixTime: 0))
+            }
+            throw SharingError.setting(name: "row", found: "none in 10 seconds", expected: "one")
+        }
+
+        mutating func accepted(_ row: Row) { step(.written(sequence: row.sequence, .accepted(revision: revision))) }
+    }
+
+    private static let nothing = LentRecord(seats: .zero, terms: Terms(takeBack: 0, keep: 0))
+
+    /// What is to be lent with the borrower's next row is not used meanwhile: workers would fill it again, and the borrower
+    /// would wait for ever.
+    @Test func whatWaitsForTheBorrowersNextRowStaysAway() throws {
+        let configuration = try UnitConfiguration(
+            cluster: "LIC1", serial: "A", mode: .ha72, role: .secondary, term: 30 * .second)
+        var place = Place(configuration, purchased: 5, record: Self.nothing)
+        place.others = [(row("B", .primary, .ha72, purchased: 2, demand: 7), 1)]
+        place.step(.use(used: Seats(3), demand: Seats(4)))
+        try place.read()
+        let first = try place.write()
+        place.accepted(first)
+        try place.read()
+        // Three seats are in use: two are free to go at once.
+        for type in SeatType.allCases {
+            let drain = try #require(place.unit.drains[type])
+            place.step(.drained(type, number: drain.number, to: 3))
+        }
+        let second = try place.write()
+        #expect(second.grants.map(\.seats) == [Seats(2)])
+        place.accepted(second)
+        try place.read()
+        for _ in 0..<20 {
+            place.now = place.now + 50 * .millisecond
+            place.step(.tick(unixTime: 0))
+            #expect(place.unit.cap(at: place.now) == .zero)
+        }
+    }
+
+    /// The pool may be read before the answer to the first write comes.
+    @Test(arguments: [false, true]) func theFormerRowsLoansAreKnownWhateverComesFirst(readFirst: Bool) throws {
+        let configuration = try UnitConfiguration(
+            cluster: "LIC1", serial: "A", mode: .fabric, role: .member, policy: .acknowledgedOnly, term: 30 * .second)
+        var before = Place(configuration, purchased: 5, record: Self.nothing)
+        try before.read()
+        let former = try before.write()
+        let terms = Policy.acknowledgedOnly.terms(30 * .second)
+        var place = Place(
+            configuration, purchased: 5, incarnation: 0xB, record: LentRecord(seats: Seats(4), terms: terms))
+        place.own = (former, 2)
+        place.revision = 2
+        try place.read()
+        #expect(place.unit.cap(at: place.now) == Seats(1))
+        let row = try place.write()
+        #expect(!row.isLearning)
+        if readFirst { try place.read() }
+        place.accepted(row)
+        if !readFirst { try place.read() }
+        #expect(place.unit.learningEnd == nil && place.unit.cap(at: place.now) == Seats(5))
+    }
+
+    /// A unit that has no record and no row has never lent, as far as etcd is trusted not to forget. By time nobody is trusted.
+    @Test(arguments: [Policy.byTime, .acknowledgedOnly, .recovery(86400 * .second)])
+    func aFirstStartWaitsForATermAtMost(policy: Policy) throws {
+        let configuration = try UnitConfiguration(
+            cluster: "LIC1", serial: "A", mode: .fabric, role: .member, policy: policy, term: 30 * .second)
+        var place = Place(configuration, purchased: 5, record: nil)
+        try place.read()
+        #expect(place.unit.cap(at: place.now) == .zero)
+        let row = try place.write()
+        place.accepted(row)
+        try place.read()
+        #expect(place.unit.cap(at: place.now) == (policy == .acknowledgedOnly ? Seats(5) : .zero))
+        place.now = place.now + 30 * .second
+        place.step(.tick(unixTime: 0))
+        #expect(place.unit.learningEnd == nil && place.unit.cap(at: place.now) == Seats(5))
+    }
+
+    /// With a record of loans that do not end by time, a pool without this unit's row has forgotten.
+    @Test func aPoolThatHasForgottenIsNoProof() throws {
+        let configuration = try UnitConfiguration(
+            cluster: "LIC1", serial: "A", mode: .fabric, role: .member, policy: .acknowledgedOnly, term: 30 * .second)
+        let record = LentRecord(seats: Seats(4), terms: Policy.acknowledgedOnly.terms(30 * .second))
+        var place = Place(configuration, purchased: 5, record: record)
+        try place.read()
+        #expect(place.effects.contains(.notice(.lentUnknown(Seats(4)))))
+        place.accepted(try place.write())
+        place.now = place.now + 3600 * .second
+        place.step(.tick(unixTime: 0))
+        #expect(place.unit.cap(at: place.now) == Seats(1))
+    }
+}
