@@ -11,7 +11,9 @@
  *   -DDIRECT    the last thread has no writer and uses the balance of its process
  *   -DFOREIGN   a thread may also release a session that belongs to another process
  *   -DCRASH=s   process s may be killed at any step; -DNREAP=n reapers (default 1, 0: nobody reaps)
- *   -DCAP2=c    one more actor sets the cap to c
+ *   -DCAP2=c    one more actor, the keeper, sets the cap to c
+ *   -DLOAN=n    n sessions beyond the cap until a deadline, which passes at some moment; not with DIRECT
+ *   -DLOAN2=m   the keeper makes them m (0: none), with the same deadline, or with -DLATER with one that does not pass
  *   -DWHOLE     a pool operation reaches its target at the instant it is published (no helping): for larger instances
  *   -DHINT      the pool's hint of the last operation known to be applied
  *   -DRAWSEQ    plain growing sequence numbers, no renaming (see rename)
@@ -55,6 +57,14 @@
 #endif
 #ifndef NP0
 #define NP0 TEAM
+#endif
+#ifdef LOAN2
+#ifndef CAP2
+#define CAP2 CAP
+#endif
+#endif
+#if defined(LOAN) && defined(DIRECT)
+#error only writers borrow
 #endif
 #if defined(MUT_NOSEQ) || defined(MUT_NORECHECK)
 #define RAWSEQ
@@ -128,6 +138,20 @@ byte hint = 0;
 #endif
 short capnow = CAP;
 bit dead[NPR];
+#ifdef LOAN
+/* The loan is one word: sessions, and in FAR which of the two deadlines. */
+#define FAR 16
+byte loan = LOAN;
+bit past = 0;              /* the time of the first deadline is over */
+#define SESSIONS(l) ((l) >= FAR -> (l) - FAR : (l))
+#define OVER(l) ((l) < FAR && past)
+#ifndef LATER
+#define LATER 0
+#else
+#undef LATER
+#define LATER FAR
+#endif
+#endif
 #if TEAM == 2 && defined(SHARD)
 byte insec = 0;            /* thread + 1 that is inside the section of writer 0 */
 #define RUN(p) (away[p] || insec == 0 || insec == (p)+1)
@@ -152,17 +176,26 @@ byte me_ = 0; byte ag_ = 0;       /* arguments of C functions */
 /* ---- the judge: does an order of the calls exist ---------------------------------------------------------------
  * It keeps the set of all explanations of the history so far, closed under "let another pending call take effect".
  * An explanation says of each actor: 0 no effect yet, 1 done, 2 refused (a release: too late), and whether the dead
- * process was already reaped. Return of a call keeps only the explanations that agree; none left = no order exists. */
+ * process was already reaped. Return of a call keeps only the explanations that agree; none left = no order exists.
+ * A change of cap and loan takes effect in three steps: 1 the smaller of both loans, 2 the new cap, 3 the new loan.
+ * A session that is late and goes back has been one until then, if the limit is reached without it; or it never was.
+ * A look at the pool is a moment at which no more are in use than it finds taken.                                  */
 c_decl {
 #define J_ADMIT 1
 #define J_RELEASE 2
 #define J_CAP 3
+#ifdef LOAN2
+#define HALF 108           /* the keeper's change has three steps */
+#else
+#define HALF 81
+#endif
 typedef struct judge {
-  unsigned long long set[3];
+  unsigned long long set[(2 * HALF + 63) / 64];
   signed char use[4];      /* sessions of each process by finished calls */
   signed char what[4];     /* pending call of an actor */
   signed char whose[4];    /* process whose session it adds or takes */
   signed char cap, capnew;
+  signed char loan, loannew;
   signed char gone;        /* 1 + process killed and not known to be reaped */
 } judge;
 }
@@ -173,8 +206,8 @@ c_code {
   static const int j_w[5] = { 1, 3, 9, 27, 81 };
   static int j_has(int e) { return (int)(now.J.set[e >> 6] >> (e & 63)) & 1; }
   static int j_put(int e) { if (j_has(e)) return 0; now.J.set[e >> 6] |= 1ULL << (e & 63); return 1; }
-  static int j_of(int e, int a) { return e % 81 / j_w[a] % 3; }
-  static int j_counts(int e, int proc) { return !(e >= 81 && now.J.gone == proc + 1); }
+  static int j_of(int e, int a) { return e % HALF / j_w[a] % (HALF == 108 && a == NT ? 4 : 3); }
+  static int j_counts(int e, int proc) { return !(e >= HALF && now.J.gone == proc + 1); }
   static int j_inuse(int e) {
     int n = 0, i;
     for (i = 0; i < 4; i++) if (j_counts(e, i)) n += now.J.use[i];
@@ -185,33 +218,54 @@ c_code {
       }
     return n;
   }
-  static int j_cap(int e) {
+#ifdef LOAN
+  static int j_lent(int loan) { return loan >= FAR ? loan - FAR : now.past ? 0 : loan; }
+  static int j_smaller(int a, int b) {
+    int n = a % FAR < b % FAR ? a % FAR : b % FAR;
+    return n && a >= FAR && b >= FAR ? FAR + n : n;
+  }
+#else
+  static int j_lent(int loan) { return 0; }
+  static int j_smaller(int a, int b) { return 0; }
+#endif
+#define J_LAST(a) (HALF == 108 && now.J.what[a] == J_CAP ? 3 : 1)
+  static int j_limit(int e) {
     int i;
-    for (i = 0; i < 4; i++) if (now.J.what[i] == J_CAP && j_of(e, i) == 1) return now.J.capnew;
-    return now.J.cap;
+    for (i = 0; i < 4; i++)
+      if (now.J.what[i] == J_CAP)
+        switch (j_of(e, i)) {
+#if HALF == 81
+        case 1: return now.J.capnew + j_lent(now.J.loan);
+#else
+        case 1: return now.J.cap + j_lent(j_smaller(now.J.loan, now.J.loannew));
+        case 2: return now.J.capnew + j_lent(j_smaller(now.J.loan, now.J.loannew));
+        case 3: return now.J.capnew + j_lent(now.J.loannew);
+#endif
+        }
+    return now.J.cap + j_lent(now.J.loan);
   }
   static void j_close(void) {
     int again = 1, e, a;
     while (again)
-      for (again = 0, e = 0; e < 162; e++) {
+      for (again = 0, e = 0; e < 2 * HALF; e++) {
         if (!j_has(e)) continue;
         for (a = 0; a < 4; a++) {
-          if (!now.J.what[a] || j_of(e, a)) continue;
+          if (!now.J.what[a] || j_of(e, a) && j_of(e, a) >= J_LAST(a)) continue;
           if (a < NT && !j_counts(e, c_proc(a))) continue;   /* its process is dead and gone */
           if (now.J.what[a] == J_ADMIT)
-            again |= j_put(e + j_w[a] * (j_inuse(e) < j_cap(e) ? 1 : 2));
+            again |= j_put(e + j_w[a] * (j_inuse(e) < j_limit(e) ? 1 : 2));
           else if (now.J.what[a] == J_RELEASE)
             again |= j_put(e + j_w[a] * (now.J.whose[a] < 0 || !j_counts(e, now.J.whose[a]) ? 2 : 1));
           else again |= j_put(e + j_w[a]);
         }
-        if (now.J.gone && e < 81) again |= j_put(e + 81);
+        if (now.J.gone && e < HALF) again |= j_put(e + HALF);
       }
   }
   static void j_call(int a, int what, int whose) { now.J.what[a] = what; now.J.whose[a] = whose; j_close(); }
   static void j_keep(int a, int r) {
-    unsigned long long o[3]; int e, any = 0;
+    unsigned long long o[sizeof now.J.set / 8]; int e, any = 0;
     memcpy(o, now.J.set, sizeof o); memset(now.J.set, 0, sizeof o);
-    for (e = 0; e < 162; e++)
+    for (e = 0; e < 2 * HALF; e++)
       if ((o[e >> 6] >> (e & 63) & 1) && j_of(e, a) == r) { j_put(e - r * j_w[a]); any = 1; }
     if (!any) now.bad = 1;
   }
@@ -222,16 +276,35 @@ c_code {
       if (now.J.what[a] == J_RELEASE && now.J.whose[a] >= 0) now.J.use[now.J.whose[a]]--;
       if (now.J.what[a] == J_CAP) now.J.cap = now.J.capnew;
     }
+    if (r == 3) { now.J.cap = now.J.capnew; now.J.loan = now.J.loannew; }
     now.J.what[a] = 0; now.J.whose[a] = 0;
     if (!now.bad) j_close();
   }
+  static void j_back(int a) {
+    unsigned long long o[sizeof now.J.set / 8]; int e, any = 0;
+    memcpy(o, now.J.set, sizeof o); memset(now.J.set, 0, sizeof o);
+    for (e = 0; e < 2 * HALF; e++)
+      if (o[e >> 6] >> (e & 63) & 1) {
+        if (j_of(e, a) == 2 || j_of(e, a) == 1 && j_inuse(e) > j_limit(e)) { j_put(e - j_of(e, a) * j_w[a]); any = 1; }
+      }
+    if (!any) now.bad = 1;
+    now.J.what[a] = 0; now.J.whose[a] = 0;
+    if (!now.bad) j_close();
+  }
+  static void j_taken(int n) {
+    int e, any = 0;
+    for (e = 0; e < 2 * HALF; e++)
+      if (j_has(e) && j_inuse(e) > n) now.J.set[e >> 6] &= ~(1ULL << (e & 63));
+      else any |= j_has(e);
+    if (!any) now.bad = 1; else j_close();
+  }
   static void j_killed(int proc) { now.J.gone = proc + 1; j_close(); }
   static void j_reaped(int proc) {
-    unsigned long long o[3]; int e, a, d, any = 0;
+    unsigned long long o[sizeof now.J.set / 8]; int e, a, d, any = 0;
     memcpy(o, now.J.set, sizeof o); memset(now.J.set, 0, sizeof o);
-    for (e = 81; e < 162; e++)
+    for (e = HALF; e < 2 * HALF; e++)
       if (o[e >> 6] >> (e & 63) & 1) {
-        d = e - 81; any = 1;
+        d = e - HALF; any = 1;
         for (a = 0; a < NT; a++) if (c_proc(a) == proc) d -= j_of(d, a) * j_w[a];
         j_put(d);
       }
@@ -243,7 +316,9 @@ c_code {
     now.J.use[proc] = 0; now.J.gone = 0;
     if (!now.bad) j_close();
   }
-  static void j_start(int cap) { memset(&now.J, 0, sizeof now.J); now.J.set[0] = 1; now.J.cap = cap; }
+  static void j_start(int cap, int loan) {
+    memset(&now.J, 0, sizeof now.J); now.J.set[0] = 1; now.J.cap = cap; now.J.loan = loan;
+  }
 }
 
 /* ---- names of numbers ------------------------------------------------------------------------------------------
@@ -484,6 +559,9 @@ inline complete(p) {
 #define GAVE(p)    SAY(p, c_code { j_return(now.me_, 1); }); fin = 1
 #define REFUSED(p) SAY(p, c_code { j_return(now.me_, 2); }); fin = 1
 #define NIL        skip
+#ifdef LOAN
+#define GAVEBACK(p) SAY(p, c_code { j_back(now.me_); }); fin = 1
+#endif
 
 #define LOCALS short pf = 0; byte pl = 0; byte pop = 0; byte pidx = 0; short pamt = 0; bit ok = 0; byte xph = 0; byte xb = 0; \
   bit won = 0; short xam = 0; byte q = 0; byte act = 0; byte g = 0; short sp = 0; byte lph = 0;
@@ -593,6 +671,8 @@ settled:
 #define RR 6
 #define DA 7     /* without a writer */
 #define DR 8
+#define LENT 9   /* a session is taken on a loan, the clock is to be read */
+#define LATE 10  /* the time was over */
 
 #ifdef SHARD
 #ifdef NOMIG
@@ -632,7 +712,38 @@ settled:
 #endif
 
 #define MINE(p) rs[p*NW+WR(p)] = W[WR(p)].sq     /* a frozen writer of my own, as it is now */
-#define MAYADJUST (mode == SR || mode == SA && pf > 0)
+#ifdef LOAN
+#ifdef MUT_BORROWLOOSE         /* borrowed while writers have spare sessions */
+#define BORROWS (mode == SA && pf <= 0)
+#else
+#define BORROWS (mode == SA && pf <= 0 && pl == 0)
+#endif
+#define FULL (mode == SA && asks && pf <= -lent && pl == 0)
+#ifdef MUT_ALWAYSBACK          /* a late session goes back also where the cap covers it by now */
+#define COVERED 0
+#define GOESBACK (mode == LATE && pl == 0)
+#else
+#define COVERED (mode == LATE && pf >= 0)
+#define GOESBACK (mode == LATE && pf < 0 && pl == 0)
+#endif
+#define ADJUSTSLOAN (BORROWS || GOESBACK)
+/* reads no clock: whoever finds the time over takes the loan away */
+#define LOOK(p) d_step { RUN(p) -> ln = loan; lent = SESSIONS(ln) }
+#ifdef MUT_CLOCKFIRST          /* no look at the clock after the session was taken */
+#define ONLOAN(p) GOT(p)
+#else
+#define ONLOAN(p) mode = LENT
+#endif
+#define FORGETLOAN ln = 0; lent = 0; asks = 0
+#define NEXTLOAN lent = 0; asks = 0; if :: mode == LENT :: else -> ln = 0 fi
+#else
+#define FULL (mode == SA && pf <= 0 && pl == 0)
+#define COVERED 0
+#define ADJUSTSLOAN 0
+#define FORGETLOAN skip
+#define NEXTLOAN skip
+#endif
+#define MAYADJUST (mode == SR || mode == SA && pf > 0 || ADJUSTSLOAN)
 /* The credit that an adjust starts from: of the pending one, or else of the account. While an adjust of a writer is
  * pending the writer is tight (asserted).                                                                          */
 inline CREDIT(p) {
@@ -650,6 +761,10 @@ proctype thread(byte p) {
   LOCALS
   byte k = 0; byte mode = 0; bit fin = 0; byte who = 0;
   bit fo = 0; short cr = 0;      /* an adjust that follows a pending one; the credit it starts from */
+#ifdef LOAN
+  byte ln = 0; byte lent = 0;    /* the loan as it was read, and its sessions */
+  bit asks = 0;                  /* it was read before the pool, which may turn out to be full */
+#endif
   {
   do
   :: atomic { (OPS(p) == 0 || k < OPS(p)) ->
@@ -662,7 +777,7 @@ proctype thread(byte p) {
      fi;
      if :: OPS(p) != 0 -> k++ :: else fi };
      do
-     :: atomic { fin -> fin = 0; mode = 0; who = 0; away[p] = 0; FORGET; break }
+     :: atomic { fin -> fin = 0; mode = 0; who = 0; away[p] = 0; FORGETLOAN; FORGET; break }
      :: else ->
         if
         /* -- fast paths: test and store, then look again at the word -- */
@@ -725,21 +840,45 @@ proctype thread(byte p) {
            :: else
            fi
 #endif
+#ifdef LOAN
+        :: mode == SA && !asks -> LOOK(p); asks = 1
+#ifdef MUT_KEEPLATE            /* who is late keeps its session, and says that it has none */
+        :: mode == LENT -> d_step { RUN(p) -> if :: !OVER(ln) -> GOT(p) :: else -> REFUSED(p) fi }
+#else
+        :: mode == LENT ->
+           d_step { RUN(p) -> if :: !OVER(ln) -> GOT(p) :: else -> mode = LATE fi };
+           if
+           :: mode == LATE -> d_step { RUN(p) -> LOCKOP(p); if :: loan == ln -> loan = 0 :: else fi; ln = 0 }
+           :: else
+           fi
+#endif
+#endif
         /* -- everything else begins with the pool, and applies the pending operation, but: a refusal looks at the pool
-         *    word only; an adjust of the same writer is followed by the next one (or applied, if the gate is to open) -- */
+         *    word only (between two looks at the loan), and so does a late session that the cap covers; an adjust of the
+         *    same writer is followed by the next one (or applied, if the gate is to open) -- */
         :: else ->
            atomic {
              LOADP(p);
              if
-             :: mode == SA && pf <= 0 && pl == 0 -> NOHELP
+             :: FULL || COVERED -> NOHELP
+#ifdef LOAN
+             :: BORROWS && pop == O_ADJUST && pidx == WR(p) -> asks = 0; fo = 1; cr = pamt; NOHELP
+             :: BORROWS -> asks = 0
+             :: !BORROWS && MAYADJUST && pop == O_ADJUST && pidx == WR(p) -> fo = 1; cr = pamt; NOHELP
+#else
              :: MAYADJUST && pop == O_ADJUST && pidx == WR(p) -> fo = 1; cr = pamt; NOHELP
+#endif
 #ifdef MUT_NOCOMPLETE           /* collected with an operation pending */
              :: mode == SA && pf <= 0 && pl > 0 -> NOHELP
 #endif
 #ifdef MUT_FOLLOWANY            /* published on top of an operation for another writer */
              :: MAYADJUST && HITS_W(pop) && pidx != WR(p) -> NOHELP
 #endif
-             :: !(mode == SA && pf <= 0 && pl == 0)
+#ifdef LOAN
+             :: !FULL && !COVERED && !BORROWS
+#else
+             :: !FULL
+#endif
              fi };
            HELP(p);
            if
@@ -748,7 +887,32 @@ proctype thread(byte p) {
 #ifdef MUT_NOLOOSE             /* refuse although others may hold spare credit */
               :: pf <= 0 -> d_step { RUN(p) -> REFUSED(p) }
 #else
-              :: pf <= 0 && pl == 0 -> d_step { RUN(p) -> REFUSED(p) }
+#ifdef LOAN
+#ifdef MUT_NOLOOKAGAIN         /* refused without a second look at the loan */
+              :: FULL -> d_step { RUN(p) -> REFUSED(p) }
+#else
+              :: FULL -> d_step { RUN(p) -> if :: loan == ln -> REFUSED(p) :: else fi }
+#endif
+              :: BORROWS && !asks ->
+#ifndef MUT_LOANFIRST          /* borrowed by what was read before the pool */
+                 LOOK(p);
+#endif
+                 if
+                 :: lent > -pf ->
+                    d_step { RUN(p) -> WORD(WR(p)); lG[p] = 0; lq[p] = 0; CREDIT(p) };
+                    if
+                    :: lph == TIGHT -> TXN(p, -1, 0, O_ADJUST, WR(p), cr+1, ONLOAN(p); LAZY)
+                    :: lph != TIGHT
+                    fi
+#ifdef MUT_POOLFIRST           /* refused by a loan that was read after the pool */
+                 :: else -> d_step { RUN(p) -> REFUSED(p) }
+#else
+                 :: else
+#endif
+                 fi
+#else
+              :: FULL -> d_step { RUN(p) -> REFUSED(p) }
+#endif
               :: pf <= 0 && pl > 0 -> act = COLLECT
 #endif
               :: pf > 0 ->
@@ -777,15 +941,43 @@ proctype thread(byte p) {
                  :: !fin && sp >= 0 -> TXN(p, 0, 0, O_CONFIRM, WR(p), 0, GOT(p))
                  :: !fin && sp < 0 && pf > 0 -> TXN(p, -1, 0, O_GROW, WR(p), 1, GOT(p))
                  :: !fin && sp < 0 && pf <= 0 && lph == TIGHT && pl == 0 ->
+#ifdef LOAN
+                    LOOK(p);
+                    if
+                    :: lent > -pf -> TXN(p, -1, 0, O_GROW, WR(p), 1, ONLOAN(p))
+                    :: else -> TXN(p, 0, 0, O_WITHDRAW, WR(p), 0, REFUSED(p))
+                    fi
+#else
 #ifdef MUT_PLAINWITHDRAW       /* the claim is taken back by a release, not by a pool operation */
                     d_step { RUN(p) -> W[WR(p)].R++; REFUSED(p) }
 #else
                     TXN(p, 0, 0, O_WITHDRAW, WR(p), 0, REFUSED(p))
 #endif
+#endif
                  :: !fin && sp < 0 && pf <= 0 && !(lph == TIGHT && pl == 0) -> act = COLLECT
                  fi
               :: else
               fi
+#ifdef LOAN
+           :: mode == LATE ->
+              if
+              :: COVERED -> d_step { RUN(p) -> GOT(p) }
+              :: GOESBACK ->
+#ifndef MUT_OLDLOAN            /* the loan of today does not count */
+                 LOOK(p);
+#endif
+                 if
+                 :: pf < 0 && lent >= -pf -> d_step { RUN(p) -> if :: seq == ps[p] -> mode = LENT :: else fi }
+                 :: !(pf < 0 && lent >= -pf) ->
+                    d_step { RUN(p) -> WORD(WR(p)); lG[p] = 0; lq[p] = 0; CREDIT(p) };
+                    if
+                    :: lph == TIGHT -> TXN(p, 1, 0, O_ADJUST, WR(p), cr-1, GAVEBACK(p); LAZY)
+                    :: lph != TIGHT
+                    fi
+                 fi
+              :: !COVERED && !GOESBACK -> act = COLLECT
+              fi
+#endif
            :: mode == SR ->
               d_step { RUN(p) -> WORD(WR(p)); lG[p] = 0; lq[p] = 0; CREDIT(p) };
               if
@@ -831,7 +1023,7 @@ proctype thread(byte p) {
               fi
            fi;
            FINISH(p);
-           atomic { g = 0; fo = 0; cr = 0; if :: act == GO_ON -> rs[p*NW+WR(p)] = STALE; FORGET :: else fi };
+           atomic { g = 0; fo = 0; cr = 0; NEXTLOAN; if :: act == GO_ON -> rs[p*NW+WR(p)] = STALE; FORGET :: else fi };
            if
            :: act != GO_ON -> sweep(p);
               if
@@ -852,7 +1044,7 @@ proctype thread(byte p) {
 #endif
   skip;
   d_step {
-    FORGET; k = 0; mode = 0; fin = 0; who = 0; act = 0; ok = 0; fo = 0; cr = 0; xph = 0; xb = 0; q = 0; away[p] = 0; w0[p] = STALE;
+    FORGET; k = 0; mode = 0; fin = 0; who = 0; act = 0; ok = 0; fo = 0; cr = 0; FORGETLOAN; xph = 0; xb = 0; q = 0; away[p] = 0; w0[p] = STALE;
     lx[p] = 0; lxt[p] = 0; lT[p] = 0;
     do :: q < NW -> RSEEN = STALE; q++ :: else -> break od; q = 0;
     if :: dead[PROC(p)] -> nlost++ :: else -> ndone++ fi
@@ -916,17 +1108,37 @@ end:
 }
 #endif
 
+#ifdef LOAN
+/* The keeper, also after a deadline, relies on what the pool has taken. */
+#define TAKEN d_step { ag_ = capnow - free; c_code { j_taken(now.ag_); }; ag_ = 0; assert(bad == 0) }
+#define NEWLOAN (LOAN2 > 0 -> LOAN2 + LATER : 0)
+#define LESSER (LOAN < LOAN2 -> LOAN : LOAN2)
+#endif
 #ifdef CAP2
 proctype capper(byte p) {
   LOCALS
   bit fin = 0;
+#ifdef LOAN2
+  byte lesser = 0;
+  d_step { me_ = p; ag_ = NEWLOAN;
+    c_code { now.J.capnew = CAP2; now.J.loannew = now.ag_; j_call(now.me_, J_CAP, 0); }; me_ = 0; ag_ = 0 };
+#ifdef MUT_NOMIN               /* the new loan at once, though the cap is still the old one */
+  loan = NEWLOAN;
+#else
+  lesser = (loan == 0 -> 0 : LESSER);
+  loan = lesser;
+#endif
+#else
   d_step { me_ = p; c_code { now.J.capnew = CAP2; j_call(now.me_, J_CAP, 0); }; me_ = 0 };
+#endif
+#ifndef MUT_NOBUMP              /* no transaction after the smaller loan is stored */
   do
   :: BEGIN(p);
      TXN(p, CAP2-CAP, 0, O_CAP, 0, 0, capnow = CAP2);
      if :: won -> break :: else fi
   od;
   atomic { FORGET };
+#endif
   do
   :: BEGIN(p);
      if
@@ -938,7 +1150,28 @@ proctype capper(byte p) {
 #endif
      fi
   od;
+#ifdef LOAN2
+  loan = NEWLOAN;
+#ifndef MUT_RAISEQUIET         /* no transaction after the new loan is stored */
+  do
+  :: NEWLOAN == lesser -> break
+  :: NEWLOAN != lesser ->
+     BEGIN(p);
+     TXN(p, 0, 0, O_CAP, 0, 0, NIL);
+     if :: won -> break :: else fi
+  od;
+#endif
+  skip; d_step { FORGET; SAY(p, c_code { j_return(now.me_, 3); }); fin = 0; ndone++ };
+  TAKEN
+#else
   skip; d_step { FORGET; GAVE(p); fin = 0; ndone++ }
+#endif
+}
+#endif
+#ifdef LOAN
+proctype clock() {
+  d_step { past = 1; c_code { j_close(); } };
+  TAKEN
 }
 #endif
 
@@ -967,7 +1200,11 @@ proctype finish() {
 init {
   byte i = 0;
   atomic {
-    c_code { j_start(CAP); };
+    #ifdef LOAN
+    c_code { j_start(CAP, LOAN); };
+#else
+    c_code { j_start(CAP, 0); };
+#endif
     do :: i < NPR -> B[i].live = 1; i++ :: else -> break od; i = 0;
     do :: i < NACT -> w0[i] = STALE; ps[i] = STALE; i++ :: else -> break od; i = 0;
     do :: i < NACT*NW -> rs[i] = STALE; i++ :: else -> break od; i = 0;
@@ -975,6 +1212,9 @@ init {
 #ifdef CRASH
     run killer();
     do :: i < NREAP -> run reaper(REAPER0+i); i++ :: else -> break od; i = 0;
+#endif
+#ifdef LOAN
+    run clock();
 #endif
 #ifdef CAP2
     run capper(CAPPER);
