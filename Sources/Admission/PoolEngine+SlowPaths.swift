@@ -85,7 +85,7 @@ extension PoolEngine {
             if word.free >= 0 { return true }
             if word.loose > 0 {
                 complete(word)
-                _ = collect(word)
+                if !collect(word) { return false }
                 continue
             }
             let now = Loan(rawValue: loanWord.load())

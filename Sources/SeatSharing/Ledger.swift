@@ -76,7 +76,7 @@ package struct Ledger: Equatable, Sendable, Codable {
                     type: type, purchased: row.purchased[type], used: row.used[type], allocated: allocated,
                     reserved: reserved[type], guaranteed: share.guaranteed[type], preferred: share.preferred[type],
                     modelMax: row.modelMax[type], needsGrant: min(row.demand[type], row.modelMax[type]) > allocated,
-                    conserve: isShort && allocated > share.target[type])
+                    conserve: isShort && max(allocated, row.used[type]) > share.target[type])
             }
             return Device(
                 serial: row.serial, isStale: pool.isStale[index], isRoot: row.role == .root,

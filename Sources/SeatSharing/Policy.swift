@@ -104,7 +104,7 @@ package struct Pace: Equatable, Sendable {
     ///   - members: how many members the pool has.
     package init(term: Nanoseconds, members: Int) {
         heartbeat = max(term / 15, Nanoseconds(members) * .second / Nanoseconds(Self.writesPerSecond))
-        gap = max(term / 150, heartbeat > term / 15 ? heartbeat / 2 : 0)
+        gap = max(min(term / 150, 50 * .millisecond), Nanoseconds(members) * .second / Nanoseconds(2 * Self.writesPerSecond))
         self.term = max(term, 6 * heartbeat)
     }
 

@@ -136,15 +136,19 @@ extension Unit {
         return recordPending.map { record.seats.lowered(to: $0.seats) } ?? record.seats
     }
 
-    /// Keeps the record at what the plan may ask for, raised before more is lent, lowered when less is.
+    /// Keeps the record a little above what is lent or planned to be: raised before more is lent, and lowered when less has been
+    /// for a while. What is on record, a successor of this process does without for a term.
     mutating func adjustRecord() {
         guard recordPending == nil, learning == nil, let pool, let place else { return }
-        var wanted = LentRecord(
-            seats: (entitlement.purchased - pool.plan.shares[place].floor).raised(to: committed.raised(to: .zero)), terms: terms
-        )
+        let planned = pool.plan.lending[place].reduce(Seats.zero) { $0 + $1.seats }
+        let most = (entitlement.purchased - pool.plan.shares[place].floor).raised(to: committed)
+        let needed = planned.raised(to: committed).lowered(to: most)
+        var wanted = LentRecord(seats: Seats { needed[$0] + needed[$0] / 4 }.lowered(to: most), terms: terms)
         if !loans.isEmpty { wanted.terms = wanted.terms.raised(to: record.terms) }
-        guard wanted != record else { return }
+        let isEnough = record.seats.covers(needed) && record.terms == wanted.terms
+        guard !isEnough || record != wanted && now - recordedAt >= pace.term / 3 else { return }
         recordPending = wanted
+        recordedAt = now
         effects.append(.remember(wanted))
     }
 

@@ -184,6 +184,8 @@ package struct Unit: Sendable {
     /// What is on record, and what is being written there.
     package internal(set) var record: LentRecord
     var recordPending: LentRecord?
+    /// When it was changed last.
+    var recordedAt = Instant(.min)
     /// What an earlier process may have lent, until when it counts against own use and against lending.
     var learning: (seats: Seats, until: Instant, keepUntil: Instant)?
     /// The earlier process' row is where what is lent for longer than time is found.

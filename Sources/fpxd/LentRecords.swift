@@ -18,19 +18,15 @@ struct LentRecords: Sendable {
 
     init(stateFolder: String) { folder = stateFolder + "/lent" }
 
-    /// The folder says that nothing was lost: without it a licence that has no file may be lent all the same.
-    var isKept: Bool { access(folder, F_OK) == 0 }
-    func keep() throws { try StoredFile.makeFolder(folder) }
+    static let nothing = LentRecord(seats: .zero, terms: Terms(takeBack: 0, keep: 0))
 
-    /// What is on record; nothing where this licence was never lent.
-    ///
-    /// - Returns: nil, where the record is lost or damaged: then all may be lent.
+    /// Whether there is a record of this licence, a damaged one too.
+    func exists(_ serial: String) -> Bool { access(path(serial), F_OK) == 0 }
+
+    /// - Returns: nil, where there is no record, or a damaged one: then all may be lent.
     func read(_ serial: String) -> LentRecord? {
-        guard isKept else { return nil }
         do {
-            guard let bytes = try StoredFile.read(path(serial), limit: Self.bytesMax) else {
-                return LentRecord(seats: .zero, terms: Terms(takeBack: 0, keep: 0))
-            }
+            guard let bytes = try StoredFile.read(path(serial), limit: Self.bytesMax) else { return nil }
             let stored = try JSONDecoder().decode(Stored.self, from: Data(bytes))
             let seats = stored.seats
             guard seats.covers(.zero), Seats(Seats.limit).covers(seats), stored.takeBack >= 0, stored.keep >= stored.takeBack
@@ -43,7 +39,7 @@ struct LentRecords: Sendable {
 
     /// When it returns the record cannot be lost any more.
     func write(_ record: LentRecord, _ serial: String) throws {
-        try keep()
+        try StoredFile.makeFolder(folder)
         let stored = Stored(seats: record.seats, takeBack: record.terms.takeBack, keep: record.terms.keep)
         try StoredFile.replace(Array(try JSONEncoder().encode(stored)), at: path(serial), mode: 0o600)
     }

@@ -66,8 +66,6 @@ final class SharedSeats: Sendable {
         records = LentRecords(stateFolder: stateFolder)
         link = try Self.link(settings)
         state = Mutex(State(settings: settings, license: license))
-        // From the first start on, so that a unit that shares later knows that nothing is lent.
-        if link == nil { try records.keep() }
     }
 
     private static func link(_ settings: Settings) throws -> Link? {
@@ -136,10 +134,17 @@ final class SharedSeats: Sendable {
                         .warning, "No record of what \(serial) has lent: its seats come into use when all that may be is over")
                 }
             } else {
-                // It shares nothing any more. What it has lent while it did is not its own yet.
-                guard let record, record.seats != .zero else { return }
+                // It shares nothing, so that a unit that will knows that nothing is lent.
+                if !records.exists(serial) {
+                    try? records.write(LentRecords.nothing, serial)
+                    return
+                }
+                // What it has lent while it did is not its own yet.
+                if record?.seats == .zero { return }
                 configuration = try UnitConfiguration(cluster: "none", serial: serial, mode: .fabric, role: .member)
-                state.note(.warning, "Lent before and not back yet: \(record.seats) seats of \(serial)")
+                state.note(
+                    .warning,
+                    "Lent before and perhaps not back yet: \(record.map { "\($0.seats)" } ?? "all") seats of \(serial)")
             }
             let now = Clock.now
             state.unit = Unit(
@@ -315,8 +320,7 @@ extension SharedSeats {
     private func retire(_ state: inout State) {
         guard link == nil, let unit = state.unit, unit.learningEnd == nil else { return }
         do {
-            try records.write(
-                LentRecord(seats: .zero, terms: Terms(takeBack: 0, keep: 0)), unit.configuration.serial)
+            try records.write(LentRecords.nothing, unit.configuration.serial)
             state.unit = nil
             useOwn(&state)
         } catch {
