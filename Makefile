@@ -8,19 +8,26 @@ DAEMON := .build/static/release
 STATIC = $(SWIFT) build -c release --static-swift-stdlib --scratch-path .build/static
 OUT ?= dist
 PREFIX ?= /usr/local
+# Network namespaces are root's to make.
+AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What building needs from Debian, and what the tests, models and end-to-end tests need besides.
 PACKAGES := libnuma-dev liburcu-dev libedit-dev libsqlite3-dev pkg-config gcc g++ binutils make
 PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
-TEST_PACKAGES := spin valgrind openssl curl sqlite3 tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES)
+SHARING := etcd-server etcd-client
+TEST_PACKAGES := spin valgrind openssl curl sqlite3 tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES) $(SHARING) iproute2 iptables faketime
 
-.PHONY: run demo test setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm simulate model numa fresh fuzz tsan library lint format golden clean help
+.PHONY: run demo demo-fabric test setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm simulate chaos model numa fresh fuzz tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
 	@Integrations/demo/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
 
 demo: daemon integrations ## fpxd, nginx and HAProxy under one licence of 3 sessions, with kills and reloads
 	@Integrations/demo/demo.sh $(abspath $(DAEMON)) $(abspath $(OUT))
+
+demo-fabric: daemon integrations ## Three units that lend one another seats over three etcd, under traffic, one killed
+	@.ci/packages $(SHARING)
+	@Integrations/demo/fabric.sh $(abspath $(DAEMON)) $(abspath $(OUT))
 
 test: setup-tests build-tests integrations ## All tests; closes on the test runner's own summary
 	models/run.sh short
@@ -29,6 +36,7 @@ test: setup-tests build-tests integrations ## All tests; closes on the test runn
 	$(MAKE) --no-print-directory tsan
 	SWIFT=$(SWIFT) Tests/Fuzz/run.sh 5
 	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'AdmissionTests.(PoolTests|HandleTests|ModelTests|ConcurrencyTests|KeeperTests)'
+	$(AS_ROOT) .build/debug/Chaos --runs 5 --seed $${SEED:-$$RANDOM}
 	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel
 
 .PHONY: build-tests
@@ -68,6 +76,9 @@ simulate: setup ## SEEDS=1000 SEED=1: seat sharing under faults, on virtual cloc
 	$(SWIFT) build -c release --product Simulator
 	$(BUILD)/Simulator --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1)
 	$(BUILD)/Simulator --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1) --usurpers 1 --seconds 90
+
+chaos: setup-tests build-tests ## RUNS=100 SEED=1, as root: real fpxd and etcd in network namespaces under faults, sums of caps checked
+	$(AS_ROOT) .build/debug/Chaos --runs $(or $(RUNS),100) --seed $(or $(SEED),1)
 
 model: setup-tests ## The Promela models, long form (up to an hour)
 	models/run.sh long

@@ -152,6 +152,12 @@ let package = Package(
             dependencies: ["SeatSharing", "TestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             path: "Tests/Simulator", swiftSettings: toolSettings),
         .executableTarget(
+            name: "Chaos",
+            dependencies: [
+                "Admission", "TestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/Chaos", swiftSettings: toolSettings),
+        .executableTarget(
             name: "AuthorityLoad",
             dependencies: [
                 "AuthorityAPI", "AuthorityServer", "ControlAPI", "Licensing",
