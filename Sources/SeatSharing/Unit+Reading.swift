@@ -128,6 +128,8 @@ extension Unit {
         let from = mutations.contains(.fromReceipt) ? now : askedAt
         let deadline = grant.keep == .forever ? .forever : from + (grant.keep - margin)
         guard deadline > now else { return }
+        // A grant answers a row once: whoever has got some and may get more asks again.
+        if grant.seats != holding.seats { isDirty = true }
         holding.number = grant.number
         holding.seats = grant.seats
         holding.deadline = deadline

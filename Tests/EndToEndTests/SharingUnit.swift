@@ -197,7 +197,10 @@ final class SharingUnit: Sendable {
         segment = try Segment.attach(path: daemon.segmentPath)
         pool = try segment.pool(0)
         load = SessionLoad(pool)
-        if let seats { try sign(seats: seats, license) }
+        if let seats {
+            try sign(seats: seats, license)
+            _ = try daemon.ask(["commit"])
+        }
         try restart(settings, by: SIGTERM)
     }
 
