@@ -228,7 +228,8 @@ let package = Package(
                 "Etcd", "TestSupport", .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: toolSettings),
-        .testTarget(name: "SettingsTests", dependencies: ["SeatSharing", "Settings", "TestSupport"], swiftSettings: toolSettings),
+        .testTarget(
+            name: "SettingsTests", dependencies: ["SeatSharing", "Settings", "TestSupport"], swiftSettings: toolSettings),
     ]
 )
 
