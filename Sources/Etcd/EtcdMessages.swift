@@ -271,6 +271,11 @@ struct EtcdRefusal {
     static func shown(_ message: String) -> String {
         String(
             String.UnicodeScalarView(
-                message.unicodeScalars.prefix(300).map { $0.properties.generalCategory == .control ? " " : $0 }))
+                message.unicodeScalars.prefix(300).map { scalar in
+                    switch scalar.properties.generalCategory {
+                    case .control, .format, .lineSeparator, .paragraphSeparator: " "
+                    default: scalar
+                    }
+                }))
     }
 }

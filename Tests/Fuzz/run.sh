@@ -19,7 +19,9 @@ machine Licensing 2048
 file Licensing 2048
 line CommandLine 1024
 answer CommandLine 4096
-journal KeyedSessions 1057"
+journal KeyedSessions 1057
+row SeatSharing 8192
+etcd Etcd 4096"
 
 [[ $seconds =~ ^[1-9][0-9]{0,5}$ ]] || { echo "SECONDS: found \"$seconds\", expected a number from 1 to 999999" >&2; exit 2; }
 if [ -n "$chosen" ]; then
@@ -49,6 +51,8 @@ build() { # MODULE
         done
         sources="$(grep -LE '^import (NIO|ArgumentParser|CLineEditor)|ControlClient' Sources/fpx/*.swift)
             $out/SeatSharing.o $out/ControlAPI.o -I $out" ;;
+    SeatSharing) sources="Sources/SeatSharing/*.swift" ;;
+    Etcd) sources=$(grep -LE '^import (NIO|AsyncHTTPClient)|EtcdClient' Sources/Etcd/*.swift) ;;
     KeyedSessions)
         local include="-I $out -I Sources/CAdmission/include -I Sources/CKeyedTable/include"
         cat >$out/module.modulemap <<MAP

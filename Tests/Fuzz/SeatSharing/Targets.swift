@@ -1,0 +1,1 @@
+let targets: [String: @Sendable ([UInt8]) -> Void] = ["row": fuzzRows]
