@@ -13,7 +13,7 @@ func fuzzRows(_ bytes: [UInt8]) {
     for value in values { checkRow(value, mode) }
     var reader = PoolReader(cluster: cluster, mode: mode, term: 30 * .second)
     guard let pool = try? reader.read(values, revision: 100, now: Instant(0)) else { return }
-    expect(pool.rows.count + pool.problems.count >= values.count, "found \(pool.rows.count) rows and no problem with the others")
+    expect(pool.rows.count + pool.problems.count >= values.count, "found \(pool.rows.count) rows, no problem with the others")
     for problem in pool.problems { expect(isPlain("\(problem)"), "found what moves a terminal in \(problem)") }
     checkPlan(pool)
     checkLedger(pool)
