@@ -119,7 +119,10 @@ extension SharedSeats {
     func report() -> SharingReport {
         state.withLock { state in
             guard let link else { return SharingReport(mode: "None") }
-            var report = SharingReport(mode: state.settings.sharingMode?.isHA == true ? "HA" : "fabric-disconn")
+            let isHA = state.settings.sharingMode?.isHA == true
+            var report = SharingReport(mode: isHA ? "HA" : "fabric-disconn")
+            report.group = state.settings[isHA ? Setting.haGroupName : Setting.csfGroupName]
+            report.role = state.settings[isHA ? Setting.haRole : Setting.csfRole]
             report.endpoints = link.client.endpoints.map { SharingReport.Endpoint(url: $0.url, state: $0.state) }
             report.policy = state.settings[Setting.sharingReclaim]
             report.sessionsPerSeat = state.sessionsPerSeat
@@ -143,9 +146,7 @@ extension SharedSeats {
         }
         let balance = unit.balance
         report.mode = mode(unit)
-        report.group = unit.configuration.cluster
         report.serial = unit.configuration.serial
-        report.role = unit.configuration.role.rawValue
         report.isEntitled = unit.isEntitled
         report.isConnected = unit.isConnected
         report.isFenced = unit.isFenced

@@ -16,6 +16,8 @@ final class SharedSeats: Sendable {
     struct State {
         var settings: Settings
         var license: LicenseStatus
+        /// Of the licence in force, where it has one.
+        var serial: String?
         /// Nil: this licence is not shared, and the caps are its own.
         var unit: Unit?
         var reader: PoolReader?
@@ -90,7 +92,7 @@ final class SharedSeats: Sendable {
             state.license = license
             state.sessionsPerSeat = max(1, license.claims?.sessionsPerSeat ?? 1)
             let serial = Self.serial(of: license)
-            if state.unit?.configuration.serial != serial { start(serial, &state) }
+            if state.serial != serial { start(serial, &state) }
             if state.unit == nil { useOwn(&state) } else { step(.entitle(entitlement(state)), &state) }
         }
     }
@@ -120,6 +122,7 @@ final class SharedSeats: Sendable {
 
     /// A unit of its own for each licence, and after etcd has forgotten: whatever was lent before is on record.
     private func start(_ serial: String?, _ state: inout State) {
+        state.serial = serial
         state.unit = nil
         state.drains = [:]
         state.unwritten = nil
@@ -394,7 +397,7 @@ extension SharedSeats {
             if let loss = contents.loss {
                 // What was read before is worth nothing, and what is lent stays on record.
                 state.note(.error, "etcd has forgotten (\(loss)): this unit begins anew")
-                start(state.unit?.configuration.serial, &state)
+                start(state.serial, &state)
                 step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
             }
             let values = contents.values.map { KeyValue(key: $0.key, value: $0.value, revision: $0.revision) }
