@@ -37,13 +37,13 @@ extension SharedSeats {
             if unit.isConnected {
                 note(.info, "Seat sharing: in contact with \(pool)")
             } else {
-                note(.warning, "Seat sharing: out of contact with \(pool): \(state.connectionTrouble ?? "no answer in time")")
+                note(.warning, "Seat sharing: out of contact with \(pool): \(state.trouble ?? "no answer in time")")
             }
             told.isConnected = unit.isConnected
-        } else if !unit.isConnected, let trouble = state.connectionTrouble, trouble != told.trouble {
+        } else if !unit.isConnected, let trouble = state.trouble, trouble != told.trouble {
             note(.warning, "Seat sharing: \(trouble)")
         }
-        told.trouble = state.connectionTrouble
+        told.trouble = state.trouble
         let lent = Self.sums(unit.partnersBorrowing), borrowed = Self.sums(unit.partnersLending)
         for (serial, line) in Self.changes(from: told.lent, to: lent) { note(.info, "Lent to \(serial): \(line)") }
         for (serial, line) in Self.changes(from: told.borrowed, to: borrowed) {
@@ -127,7 +127,7 @@ extension SharedSeats {
             report.policy = state.settings[Setting.sharingReclaim]
             report.sessionsPerSeat = state.sessionsPerSeat
             report.sessions = pools[0].snapshot().inUse
-            if let trouble = state.connectionTrouble { report.problems.append(trouble) }
+            if let trouble = state.trouble { report.problems.append(trouble) }
             guard let unit = state.unit else {
                 report.problems.append("the licence in force is not one that can be shared")
                 return report

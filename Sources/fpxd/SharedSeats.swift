@@ -31,7 +31,10 @@ final class SharedSeats: Sendable {
         var readAt = Instant(0)
         /// Somebody else has written since.
         var isNudged = false
-        var connectionTrouble: String?
+        /// Why the last reading and the last write failed: etcd may answer questions and take nothing.
+        var readingTrouble: String?
+        var writingTrouble: String?
+        var trouble: String? { writingTrouble ?? readingTrouble }
         var told = Told()
         var untold: [(Logger.Level, EventLog.Subject, String)] = []
 
@@ -383,6 +386,8 @@ extension SharedSeats {
             }
             withState { state in
                 guard state.unit?.incarnation == row.incarnation else { return }
+                state.writingTrouble = nil
+                if case .unknown(let error) = exchange.outcome { state.writingTrouble = "\(error)" }
                 step(.written(sequence: row.sequence, outcome), &state)
                 take(exchange.contents, &state)
             }
@@ -391,9 +396,9 @@ extension SharedSeats {
 
     private func take(_ contents: Swift.Result<PoolContents, EtcdError>, _ state: inout State) {
         switch contents {
-        case .failure(let error): state.connectionTrouble = "\(error)"
+        case .failure(let error): state.readingTrouble = "\(error)"
         case .success(let contents):
-            state.connectionTrouble = nil
+            state.readingTrouble = nil
             if let loss = contents.loss {
                 // What was read before is worth nothing, and what is lent stays on record.
                 state.note(.error, "etcd has forgotten (\(loss)): this unit begins anew")
