@@ -5,10 +5,11 @@ import SeatSharing
 import struct Admission.Pool
 import struct SeatSharing.Unit
 
-/// It rises at once and falls when nothing has asked for as much for a second, so that seats do not wander with every session.
+/// It rises at once and falls when nothing has asked for as much for three quarters of a second, so that seats do not wander with
+/// every session.
 struct Wish {
     private static let lookedEvery: Nanoseconds = 250 * .millisecond
-    private static let looks = 4
+    private static let looks = 3
 
     private var latest = Instant(.min)
     private var refused: [UInt64] = []

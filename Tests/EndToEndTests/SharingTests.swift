@@ -44,6 +44,7 @@ extension EndToEnd.Sharing {
             expectEventually("all its sessions are inspected") { busy.load.inspected == 80 * Self.perSeat }
             for unit in units { expectEventually("none is cut") { unit.pool.snapshot().inUse == unit.load.inspected } }
         }
+        #expect(took.sorted()[took.count / 2] < .seconds(2))
         print("seats follow demand: etcd of \(members), term \(term) s:", took.map { "\(Int($0 / .milliseconds(1))) ms" })
         if members > 1 {
             // Another leads: loans outlast it.
