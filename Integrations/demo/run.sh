@@ -35,6 +35,7 @@ fpxd runs until Ctrl-C. It logs to .fpx/fpxd.log. Type in another terminal, in t
     fpx config system global set license-overlimit block end
     curl --unix-socket .fpx/run/control.sock http://fpx/v1/seats
     make demo                                  nginx and HAProxy under one licence of 3 sessions
+    make demo-fabric                           three units that lend one another seats over etcd
     make integrations                          the nginx modules; see docs/operations/nginx.md and haproxy.md
     make bench                                 what an admission costs on this machine
     make test                                  all tests

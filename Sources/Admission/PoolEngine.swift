@@ -29,9 +29,9 @@
 //      no two threads decide on the same spare session.
 //  (d) Only a transaction lowers G or C, and only from frozen (after a fence) or tight.
 //  (e) R is read before A when a writer is settled: the spare sessions may be taken for fewer than they are, never for more.
-//  (f) A refusal is one load that finds free <= 0 (with a loan: at most minus its sessions, between two loads of the loan that find
-//      the same) and loose == 0: all credit lies in tight writers and balances, as sessions,
-//      pending claims that are covered, or releases not yet returned.
+//  (f) A refusal is one load that finds free <= 0 (with a loan: at most minus its sessions, between two loads of the loan
+//      that find the same) and loose == 0: all credit lies in tight writers and balances, as sessions, pending claims that
+//      are covered, or releases not yet returned.
 //
 // LOANS
 // Besides its cap a pool may have a loan: sessions that may be admitted until a deadline. Such an admission is a tight one
