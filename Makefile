@@ -17,7 +17,7 @@ PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
 SHARING := etcd-server etcd-client
 TEST_PACKAGES := spin valgrind openssl curl sqlite3 tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES) $(SHARING) iproute2 iptables faketime
 
-.PHONY: run demo demo-fabric test setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm simulate chaos model numa fresh fuzz tsan library lint format golden clean help
+.PHONY: run demo demo-fabric test field setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm simulate chaos model numa fresh fuzz tsan library lint format golden clean help
 
 run: daemon library ## Build and run fpxd on its defaults in .fpx, with a first look and what to type next
 	@Integrations/demo/run.sh $(abspath $(DAEMON)) $(abspath $(OUT))
@@ -38,6 +38,11 @@ test: setup-tests build-tests integrations ## All tests; closes on the test runn
 	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'AdmissionTests.(PoolTests|HandleTests|ModelTests|ConcurrencyTests|KeeperTests)'
 	$(AS_ROOT) .build/debug/Chaos --runs 5 --seed $${SEED:-$$RANDOM}
 	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel
+
+field: setup-tests build-tests integrations ## Situations from the field alone, as a table: situation, expected, found
+	@mkdir -p $(OUT) && rm -f $(OUT)/field.tsv
+	FPX_FIELD=$(abspath $(OUT))/field.tsv FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel --filter Field; \
+	  status=$$?; (printf 'point\tsituation\texpected\tfound\tas expected\n'; sort -V $(OUT)/field.tsv) | column -t -s $$'\t'; exit $$status
 
 .PHONY: build-tests
 build-tests: build lint
