@@ -57,9 +57,9 @@ public struct Lane: ~Copyable, @unchecked Sendable {
 extension PoolEngine {
     /// The lane whose record is at `memory`.
     private func lane(_ memory: UnsafeMutablePointer<fpx_writer>) -> Writer {
-        let distance = unsafe UnsafeMutableRawPointer(memory) - (base + Layout.extras + slot * Layout.extrasOfProcess)
+        let distance = unsafe UnsafeMutableRawPointer(memory) - (base + Layout.process(slot) + Layout.extras)
         let index = Self.lockedIndex &+ Int(UInt(bitPattern: distance) / UInt(Limits.pools * Layout.writerBytes))
-        let target = slot << 10 | index
+        let target = Target.make(slot, index)
         return unsafe Writer(memory: memory, target: target, kind: .lane)
     }
 
@@ -73,7 +73,8 @@ extension PoolEngine {
         let writer = unsafe lane(memory)
         if stored { return resolveAdmit(writer) ? .inspect : overLimit(writer) }
         if !plain { return admitLocked(writer) ? .inspect : overLimit(writer) }
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             switch admitSlow(writer) {
             case .admitted: return .inspect
             case .refused: return overLimit(writer)
@@ -83,6 +84,7 @@ extension PoolEngine {
                 if step == FPX_STEP_CHANGED { return resolveAdmit(writer) ? .inspect : overLimit(writer) }
             }
         }
+        return overLimit(writer)
     }
 
     @usableFromInline @inline(never)
@@ -91,7 +93,8 @@ extension PoolEngine {
         if stored { return resolveRelease(writer) }
         guard isAttached else { return }
         if !plain { return releaseLocked(writer) }
-        while !releaseSlow(writer) {
+        var attempts = Attempts()
+        while !releaseSlow(writer), attempts.areLeft(self) {
             let step = unsafe fpx_writer_release(memory)
             if step == FPX_STEP_DONE { return }
             if step == FPX_STEP_CHANGED { return resolveRelease(writer) }

@@ -1,14 +1,17 @@
 // Layout: where everything lies in a segment, and how its words are packed.
 //
-//     0          header (one page)             magic, version, sizes: written once, before the segment has its name
-//     4096       16 pools x 256 B              line 0: the pool word, the loan; line 1: cap, policy, statistics
-//     8192       64 processes x 512 B          identity, which CPU shards and lanes it has ever used
-//     40960      64 x 16 balances x 64 B       what a process holds besides its writers; alive or free
-//     106496     64 x 17 x 16 writers x 128 B  one locked shard and 16 lanes for each process and pool
-//     ...        CPUs x 64 x 16 shards x 128 B the shards of one CPU lie together: 128 KiB on the CPU's own node
-//     ...        64 x 65536 handles x 8 B
+//     0          header (one page)               magic, version, sizes: written once, before the segment has its name
+//     4096       16 pools x 256 B                line 0: the pool word, the loan; line 1: cap, policy, statistics
+//     8192       512 processes x 36 KiB          each: its record, 16 balances x 64 B, 17 x 16 writers x 128 B (a locked shard
+//                                                and 16 lanes for each pool)
+//     ...        CPUs x 512 x 16 shards x 128 B  the shards of one CPU lie together: 1 MiB on the CPU's own node
+//     ...        512 x 65536 handles x 8 B
 //
 // Memory that nobody has used is zero, and zero is a valid state everywhere: closed gates, no credit, free slots.
+//
+// The file is sparse: a process takes the pages that it may touch when it attaches, and those of its handles when it first uses
+// them. Whoever reads others' words reads only what they have taken: on a file system in memory a read takes pages too, and a
+// full one answers with a signal (Segment+Reserve.swift).
 
 import CAdmission
 
@@ -17,7 +20,7 @@ public enum Limits {
     /// Pools (licence types) in a segment.
     public static let pools = 16
     /// Processes attached at the same time, one of them the keeper.
-    public static let processes = 64
+    public static let processes = 512
     /// Lanes of one process.
     public static let lanes = 16
     /// CPUs that may have shards; threads on others use their process' locked shard.
@@ -32,25 +35,32 @@ public enum Limits {
 
 package enum Layout {
     static let magic: UInt64 = 0x6670_7861_646d_3031  // "fpxadm01"
-    static let version: UInt64 = 3
+    static let version: UInt64 = 4
 
     static let pageBytes = 4096
     static let poolBytes = 256
-    static let processBytes = 512
-    static let balanceBytes = 64
     package static let writerBytes = MemoryLayout<fpx_writer>.size
     /// The locked shard, then the lanes.
     static let extraWriters = 1 + Limits.lanes
 
     static let pools = pageBytes
     static let processes = pools + Limits.pools * poolBytes
-    static let balances = processes + Limits.processes * processBytes
-    static let extras = balances + Limits.processes * Limits.pools * balanceBytes
-    static let extrasOfProcess = extraWriters * Limits.pools * writerBytes
-    static let shards = (extras + Limits.processes * extrasOfProcess + pageBytes - 1) & ~(pageBytes - 1)
-    package static let cpuStride = 1 << Int(FPX_CPU_STRIDE_SHIFT)
-    static let handleBytes = 8
+    // Within a process.
+    static let balanceBytes = 64
+    static let balances = 512
+    static let extras = balances + Limits.pools * balanceBytes
+    static let processBytes = (extras + extraWriters * Limits.pools * writerBytes + pageBytes - 1) & ~(pageBytes - 1)
 
+    static let shards = processes + Limits.processes * processBytes
+    package static let cpuStride = 1 << Int(FPX_CPU_STRIDE_SHIFT)
+    /// The shards of one process on one CPU.
+    static let shardsOfProcess = Limits.pools * writerBytes
+    static let handleBytes = 8
+    /// Handles are taken into use by the page.
+    static let handlesOfChunk = pageBytes / handleBytes
+    static let handleChunks = Limits.handles / handlesOfChunk
+
+    static func process(_ slot: Int) -> Int { processes + slot * processBytes }
     static func handles(cpus: Int) -> Int { shards + cpus * cpuStride }
     package static func size(cpus: Int) -> Int { handles(cpus: cpus) + Limits.processes * Limits.handles * handleBytes }
 
@@ -61,8 +71,18 @@ package enum Layout {
     static let headerCPUs = 24
     static let headerPools = 32
     static let headerFence = 40
-    static let headerSlots = 48
-    static let headerIncarnation = 56
+    static let headerIncarnation = 48
+    /// 1: another segment has taken its place. Written by its keeper.
+    static let headerReplaced = 56
+    /// What somebody has found damaged, a `Damage.Place`. Written by who finds it first.
+    static let headerDamage = 64
+    /// Attachments that found every process slot taken: a statistic.
+    static let headerRefusedProcesses = 72
+    /// A collector could not fence, so that the keeper is asked to collect: bit N for pool N.
+    static let headerCollects = 80
+    /// Process slots that were ever used, a bit each.
+    static let headerSlots = 128
+    static let slotWords = Limits.processes / 64
 
     // Words of a pool.
     static let poolWord = 0
@@ -78,10 +98,15 @@ package enum Layout {
     // Words of a process.
     static let processIdentity = 0
     static let processStart = 8
-    static let processFlags = 16
+    /// The errno with which membarrier failed this process after it had attached; 0: it never has.
+    static let processFenceError = 16
+    /// 15 bytes of its name and a zero, as it was when the process attached.
+    static let processName = 24
     static let processLanes = 40
     static let processCPUs = 64
-    static let processCPUWords = (Limits.cpus + 63) / 64
+    /// Chunks of handles that are taken into use, and those of them in which no entry is free.
+    static let processHandles = 192
+    static let processFullHandles = 208
 
     // Words of a writer (fpx_writer).
     static let writerAdmitted = 0
@@ -99,22 +124,35 @@ package enum Layout {
     static let keeperSlot = Limits.processes - 1
 }
 
+/// What an operation names: a process slot, and one of its accounts.
+enum Target {
+    static let indexBits = 10
+    static let bits = 19
+
+    static func make(_ slot: Int, _ index: Int) -> Int { slot << indexBits | index }
+    static func slot(_ target: Int) -> Int { target >> indexBits & (Limits.processes - 1) }
+    static func index(_ target: Int) -> Int { target & (1 << indexBits - 1) }
+}
+
 /// The last operation on a pool and its result: one 128-bit word.
 ///
-///     low   free : 24 signed | loose : 17 | amount : 23 signed
-///     high  sequence : 44 | target : 16 | operation : 4
+///     low   free : 23 signed | loose : 18 | amount : 23 signed
+///     high  sequence : 41 | target : 19 | operation : 4
 ///
-/// `free`: sessions in nobody's hands. `loose`: writers whose gate is open or frozen, that is, that may hold spare sessions.
+/// `free`: sessions in nobody's hands. `loose`: writers whose gate is open or frozen, that is, that may hold spare sessions. A gate
+/// opens only while there are 16 free sessions for each one that is open (`PoolEngine.opens`), so there are never 2^18.
 package struct PoolWord {
     let low: UInt64
     let high: UInt64
 
-    var free: Int { Int(Int64(bitPattern: low) >> 40) }
-    var loose: Int { Int(low >> 23 & 0x1ffff) }
+    var free: Int { Int(Int64(bitPattern: low) >> 41) }
+    var loose: Int { Int(low >> 23 & 0x3ffff) }
     var amount: Int { Int(Int64(bitPattern: low << 41) >> 41) }
-    var sequence: UInt64 { high >> 20 }
-    var target: Int { Int(high >> 4 & 0xffff) }
-    var operation: Operation { Operation(rawValue: UInt8(high & 15)) ?? .none }
+    var sequence: UInt64 { high >> 23 }
+    var target: Int { Int(high >> 4 & 0x7ffff) }
+    /// Nil: no operation has this number (damaged memory).
+    var knownOperation: Operation? { Operation(rawValue: UInt8(high & 15)) }
+    var operation: Operation { knownOperation ?? .none }
 
     init(low: UInt64, high: UInt64) {
         self.low = low
@@ -123,9 +161,9 @@ package struct PoolWord {
 
     init(free: Int, loose: Int, amount: Int, sequence: UInt64, target: Int, operation: Operation) {
         low =
-            UInt64(bitPattern: Int64(free)) << 40 | UInt64(truncatingIfNeeded: loose & 0x1ffff) << 23
+            UInt64(bitPattern: Int64(free)) << 41 | UInt64(truncatingIfNeeded: loose & 0x3ffff) << 23
             | UInt64(truncatingIfNeeded: amount & 0x7fffff)
-        high = sequence << 20 | UInt64(truncatingIfNeeded: target & 0xffff) << 4 | UInt64(operation.rawValue)
+        high = sequence << 23 | UInt64(truncatingIfNeeded: target & 0x7ffff) << 4 | UInt64(operation.rawValue)
     }
 }
 
@@ -159,7 +197,7 @@ package enum Operation: UInt8 {
     case live
     /// The pool's cap is n.
     case cap
-    /// Handle n of a process is free, and C -= 1 at its balance.
+    /// Handle n of a process is free (n = `Limits.handles`: none), and C -= 1 at its balance.
     case releaseHandle
 }
 
@@ -173,8 +211,6 @@ package enum Phase {
     static let looseLocked: UInt64 = 2
     /// Closed for a collector that is about to look behind it.
     static let frozen: UInt64 = 4
-
-    static func isOpen(_ phase: UInt64) -> Bool { phase == loose || phase == looseLocked }
 }
 
 /// Sessions beyond the cap that may be admitted until a deadline: one word, so that nobody sees half of a change.

@@ -107,7 +107,8 @@ extension PoolEngine {
             let writer = unsafe shard(claimed)
             return resolveAdmit(writer) ? .inspect : overLimit(writer)
         }
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let writer = currentWriter()
             if writer.kind == .locked { return admitLocked(writer) ? .inspect : overLimit(writer) }
             switch admitSlow(writer) {
@@ -123,13 +124,15 @@ extension PoolEngine {
                 }
             }
         }
+        return overLimit(currentWriter())
     }
 
     @usableFromInline @inline(never)
     func releaseOffFastPath(_ released: UnsafeMutablePointer<fpx_writer>?) {
         if let released = unsafe released { return resolveRelease(unsafe shard(released)) }
         guard isAttached else { return }
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let writer = currentWriter()
             if writer.kind == .locked { return releaseLocked(writer) }
             if releaseSlow(writer) { return }
@@ -141,6 +144,8 @@ extension PoolEngine {
     }
 
     package var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
+
+    package var isCurrent: Bool { isAttached && headerWord(Layout.headerReplaced).load() == 0 && !isDamaged }
 
     /// The writer for this thread now: its CPU's shard, with locked stores where restartable sequences are not to be had.
     func currentWriter() -> Writer {
@@ -161,7 +166,7 @@ extension PoolEngine {
 
     private func shard(_ memory: UnsafeMutablePointer<fpx_writer>) -> Writer {
         let distance = unsafe UnsafeMutableRawPointer(memory) - (base + Layout.shards)
-        let target = slot << 10 | distance >> Int(FPX_CPU_STRIDE_SHIFT)
+        let target = Target.make(slot, distance >> Int(FPX_CPU_STRIDE_SHIFT))
         return unsafe Writer(memory: memory, target: target, kind: .shard)
     }
 }

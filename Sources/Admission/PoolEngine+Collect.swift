@@ -6,38 +6,39 @@ extension PoolEngine {
     /// Takes the spare sessions of every open writer: freeze, fence, settle.
     ///
     /// - Parameter word: the pool with nothing pending and writers loose.
-    /// - Returns: false where no loose writer was found and the pool is as it was: the memory is damaged.
+    /// - Returns: whether to look again. False: no loose writer was found and the pool is as it was (the memory is damaged), or
+    ///   this process may not fence: the frozen writers count as loose, and the keeper is asked to settle them.
     @inline(never)
     func collect(_ word: PoolWord) -> Bool {
         collects.add(1)
         var found = false
-        unsafe withUnsafeTemporaryAllocation(of: Frozen.self, capacity: Frozen.batch) { frozen in
-            var count = 0
-            var plainSeen = false
-            forEachSlot { slot in
-                guard balance(slot).account.phase == Account.live else { return }
-                forEachWriter(of: slot) { writer in
-                    guard let seen = freeze(writer) else { return }
-                    found = true
-                    plainSeen = plainSeen || seen.plain
-                    unsafe frozen[count] = Frozen(gate: seen.gate, writer: writer)
-                    count += 1
-                    if count == Frozen.batch {
-                        unsafe settleAll(UnsafeMutableBufferPointer(rebasing: frozen[..<count]), fence: plainSeen)
-                        count = 0
-                        plainSeen = false
-                    }
+        var refused = false
+        // On the stack: nothing here allocates.
+        var frozen = InlineArray<128, Frozen>(repeating: Frozen(gate: 0, writer: lockedShard))
+        var count = 0
+        var plainSeen = false
+        forEachSlot { slot in
+            guard balance(slot).account.phase == Account.live else { return }
+            forEachWriter(of: slot) { writer in
+                guard let seen = freeze(writer) else { return }
+                found = true
+                plainSeen = plainSeen || seen.plain
+                frozen[count] = Frozen(gate: seen.gate, writer: writer)
+                count += 1
+                if count == frozen.count {
+                    if !settleAll(frozen, count, fence: plainSeen) { refused = true }
+                    count = 0
+                    plainSeen = false
                 }
             }
-            unsafe settleAll(UnsafeMutableBufferPointer(rebasing: frozen[..<count]), fence: plainSeen)
         }
-        return found || high.load() != word.high
+        if !settleAll(frozen, count, fence: plainSeen) { refused = true }
+        return found && !refused || high.load() != word.high
     }
 
     /// A frozen gate as the collector saw it before its fence.
     @safe
     private struct Frozen {
-        static let batch = 128
         let gate: UInt64
         let writer: Writer
     }
@@ -45,7 +46,8 @@ extension PoolEngine {
     /// Freezes an open gate. The gate as it is now, or nil where it is tight; `plain`: a fence is needed.
     private func freeze(_ writer: Writer) -> (gate: UInt64, plain: Bool)? {
         var gate = writer.gate.load()
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             switch gate & 7 {
             case Phase.tight: return nil
             case Phase.frozen: return (gate, plain)
@@ -56,22 +58,33 @@ extension PoolEngine {
                 gate = now
             }
         }
+        return nil
     }
 
-    private func settleAll(_ frozen: UnsafeMutableBufferPointer<Frozen>, fence: Bool) {
+    /// False: a fence was needed and refused.
+    private func settleAll(_ frozen: borrowing InlineArray<128, Frozen>, _ count: Int, fence: Bool) -> Bool {
         // When somebody else has filled the pool meanwhile, the frozen ones stay: they count as loose, and their threads
         // or the next collector settle them.
-        if frozen.isEmpty || loadPool().free > 0 { return }
-        if fence { fpx_fence_everybody() }
-        for index in frozen.indices {
-            let entry = unsafe frozen[index]
-            settle(entry.writer, gate: entry.gate)
-        }
+        if count == 0 || loadPool().free > 0 { return true }
+        if fence, !fenceEverybody() { return false }
+        for index in 0..<count { settle(frozen[index].writer, gate: frozen[index].gate) }
+        return true
+    }
+
+    /// False: the kernel refuses, which is written down for the keeper to tell of, and to collect in this process' place.
+    private func fenceEverybody() -> Bool {
+        let code = fpx_fence_everybody()
+        if code == 0 { return true }
+        guard slot < Limits.processes else { return false }
+        processWord(slot, Layout.processFenceError).store(UInt64(code))
+        headerWord(Layout.headerCollects).insert(bits: 1 << UInt64(pool))
+        return false
     }
 
     /// Gives the spare sessions of a writer back if its gate is still the one that was fenced.
     private func settle(_ writer: Writer, gate: UInt64) {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = begin()
             let account = writer.account
             guard account.low == gate else { return }
@@ -82,8 +95,21 @@ extension PoolEngine {
 
     /// Settles a frozen writer of this thread's own process. A lane's owner sees its own stores and locked stores are seen by
     /// all; a shard's may still be in another CPU's store buffer.
-    func thaw(_ writer: Writer, _ account: Account) {
-        if writer.kind == .shard { fpx_fence_everybody() }
+    ///
+    /// - Returns: false where that needs a fence and it is refused.
+    func thaw(_ writer: Writer, _ account: Account) -> Bool {
+        if writer.kind == .shard, !fenceEverybody() { return false }
         settle(writer, gate: account.low)
+        return true
+    }
+
+    /// What a process that may not fence has asked for. For the keeper.
+    func collectIfAsked() {
+        let bit: UInt64 = 1 << UInt64(pool)
+        let asked = headerWord(Layout.headerCollects)
+        guard asked.load() & bit != 0 else { return }
+        asked.remove(bits: bit)
+        let word = begin()
+        if word.loose > 0, word.free <= 0 { _ = collect(word) }
     }
 }

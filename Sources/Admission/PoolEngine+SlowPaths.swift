@@ -45,7 +45,8 @@ extension PoolEngine {
         if isFull { return .refused }
         markUsed(writer)
         poolPair.prefetchForWrite()
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = loadPool()
             if word.free > 0 {
                 if let done = adjust(word, writer, by: 1) {
@@ -60,6 +61,7 @@ extension PoolEngine {
                 return outcome
             }
         }
+        return .refused
     }
 
     /// Admits with no spare or free session left. Nil: try again.
@@ -79,7 +81,9 @@ extension PoolEngine {
     /// unless the cap or another loan covers it by now.
     func isInTime(_ loan: Loan, _ writer: Writer) -> Bool {
         var loan = loan
+        var attempts = Attempts()
         while isOver(loan) {
+            guard attempts.areLeft(self) else { return false }
             _ = loanWord.compareExchange(loan.rawValue, Loan.none.rawValue)
             let word = loadPool()
             if word.free >= 0 { return true }
@@ -104,7 +108,8 @@ extension PoolEngine {
     func releaseSlow(_ writer: Writer) -> Bool {
         markUsed(writer)
         poolPair.prefetchForWrite()
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = loadPool()
             if let done = adjust(word, writer, by: -1) {
                 if done { return true }
@@ -112,6 +117,7 @@ extension PoolEngine {
                 return released
             }
         }
+        return true
     }
 
     /// One session more or less of a tight writer, the most frequent operation near the limit.
@@ -148,10 +154,7 @@ extension PoolEngine {
         var loose = 0
         switch account.phase {
         case Phase.tight, Phase.frozen:
-            if !opens(word) {
-                if account.phase == Phase.frozen { thaw(writer, account) }
-                return nil
-            }
+            if !opens(word) { return account.phase == Phase.frozen && !thaw(writer, account) ? .refused : nil }
             operation = opening(writer) == Phase.loose ? .refillAndOpen : .refillAndOpenLocked
             loose = account.phase == Phase.frozen ? 0 : 1
         default:
@@ -174,8 +177,9 @@ extension PoolEngine {
         if foldIfLarge(word, writer, account) { return nil }
         switch account.phase {
         case Phase.frozen:
-            thaw(writer, account)
-            return nil
+            if thaw(writer, account) { return nil }
+            // As behind a tight gate, and the spare sessions stay for a collector that can fence.
+            return transact(word, free: 1, .adjust, target: writer.target, amount: account.credit &- 1) ? true : nil
         case Phase.tight:
             if !opens(word) { return nil }
             let operation: Operation = opening(writer) == Phase.loose ? .open : .openLocked
@@ -200,13 +204,20 @@ extension PoolEngine {
     /// My claim is in A, and the gate changed under it (c). Whether it became a session.
     @inline(never)
     func resolveAdmit(_ writer: Writer) -> Bool {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = begin()
             let account = writer.account
             let covered = writer.spare(account) >= 0
             switch account.phase {
             case Phase.frozen:
-                thaw(writer, account)
+                if thaw(writer, account) { continue }
+                // What is spare behind this gate only a collector that can fence may take.
+                if word.free > 0 {
+                    if transact(word, free: -1, .grow, target: writer.target, amount: 1) { return true }
+                } else if transact(word, .withdraw, target: writer.target, amount: 0) {
+                    return false
+                }
             case Phase.tight where covered:
                 if transact(word, .grow, target: writer.target, amount: 0) { return true }
             case _ where covered:
@@ -224,16 +235,18 @@ extension PoolEngine {
                 if !collect(word), transact(word, .withdraw, target: writer.target, amount: 0) { return false }
             }
         }
+        return false
     }
 
     /// My release is in R, and the gate changed under it.
     @inline(never)
     func resolveRelease(_ writer: Writer) {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = begin()
             let account = writer.account
             switch account.phase {
-            case Phase.frozen: thaw(writer, account)
+            case Phase.frozen: if !thaw(writer, account) { return }  // it is in R: who settles the writer gives it back
             case Phase.tight:
                 // With nothing to give back somebody has done it, or a claim has taken it. The transaction is made all the same:
                 // it makes one fail that was decided before R counted this release (a claim withdrawn, or paid for).
@@ -258,14 +271,17 @@ extension PoolEngine {
 
     @inline(never)
     private func markFirstUse(_ writer: Writer) {
-        let index = writer.target & 1023
+        let index = Target.index(writer.target)
         let (word, bit) =
             index < Self.lockedIndex
             ? (Layout.processCPUs + index / 64 * 8, UInt64(1) << UInt64(index & 63))
             : (Layout.processLanes, UInt64(1) << UInt64(index - Self.lockedIndex))
         let used = processWord(slot, word)
         used.insert(bits: bit)
-        while writer.gate.load() == 0 { _ = transact(begin(), .grow, target: writer.target, amount: 0) }
+        var attempts = Attempts()
+        while writer.gate.load() == 0, attempts.areLeft(self) {
+            _ = transact(begin(), .grow, target: writer.target, amount: 0)
+        }
     }
 }
 
@@ -274,7 +290,8 @@ extension PoolEngine {
 extension PoolEngine {
     /// Admits by locked stores, for threads without restartable sequences and on machines without membarrier.
     func admitLocked(_ writer: Writer) -> Bool {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let gate = writer.gate.load()
             let account = Account(low: gate, high: 0)
             if account.phase == Phase.looseLocked && writer.spare(account) > 0 {
@@ -288,10 +305,12 @@ extension PoolEngine {
             case .retry: break
             }
         }
+        return false
     }
 
     func releaseLocked(_ writer: Writer) {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let gate = writer.gate.load()
             if gate & 7 == Phase.looseLocked {
                 writer.released.add(1)

@@ -4,11 +4,15 @@ import CAdmission
 
 extension PoolEngine {
     func loadPool() -> PoolWord {
-        while true {
-            let upper = high.load()
-            let lower = low.load()
-            if high.load() == upper { return PoolWord(low: lower, high: upper) }
+        var upper = high.load()
+        var lower = low.load()
+        for _ in 0..<Attempts.limit {
+            let after = high.load()
+            if after == upper { break }  // else only a vandal writes so often
+            upper = after
+            lower = low.load()
         }
+        return PoolWord(low: lower, high: upper)
     }
 
     /// The pool with nothing pending: what a transaction may be built on.
@@ -50,23 +54,27 @@ extension PoolEngine {
 
     @inline(never)
     private func help(_ word: PoolWord) {
-        let operation = word.operation
-        let slot = word.target >> 10 & (Limits.processes - 1)
+        let slot = Target.slot(word.target)
+        guard let operation = word.knownOperation, operation == .none || operation == .cap || isUsed(slot: slot) else {
+            return markDamaged()
+        }
         switch operation {
         case .none: return
         case .cap: apply(word, operation, to: capAccount)
         case .free, .live: apply(word, operation, to: balance(slot))
         case .releaseHandle:
             // The entry first: as long as the balance lacks the operation, nobody is releasing a later session of that entry.
-            freeEntry(word.amount & (Limits.handles - 1), of: slot, by: word)
+            if (0..<Limits.handles).contains(word.amount) { freeEntry(word.amount, of: slot, by: word) }
             apply(word, operation, to: balance(slot))
         default:
-            let index = word.target & 1023
+            let index = Target.index(word.target)
             if index == Self.balanceIndex {
                 apply(word, operation, to: balance(slot))
             } else if let writer = writer(slot: slot, index: index, kind: .locked) {
                 apply(word, operation, to: writer.pair)
                 if operation == .fold { apply(word, operation, to: balance(slot), atBalance: true) }
+            } else {
+                markDamaged()
             }
         }
         done.store(word.sequence)
@@ -74,7 +82,8 @@ extension PoolEngine {
 
     @inline(__always)
     private func apply(_ word: PoolWord, _ operation: Operation, to pair: Pair, atBalance: Bool = false) {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let account = pair.account
             if account.sequence == word.sequence || high.load() != word.high { return }
             let next = Self.result(of: word, operation, on: account, atBalance: atBalance)
@@ -139,10 +148,11 @@ extension PoolEngine {
 
     /// Cap and `free` of one moment.
     var taken: Int {
+        var attempts = Attempts()
         while true {
             let word = begin()
             let cap = self.cap
-            if high.load() == word.high { return cap - word.free }
+            if high.load() == word.high || !attempts.areLeft(self) { return cap - word.free }
         }
     }
 
@@ -166,7 +176,8 @@ extension PoolEngine {
     }
 
     private func publish(cap: Int) {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = begin()
             let delta = cap - capAccount.account.credit
             if transact(word, free: delta, .cap, target: 0, amount: cap) { return }
@@ -175,7 +186,8 @@ extension PoolEngine {
 
     /// While there is a debt no writer may keep spare sessions.
     func settleDebt() {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = begin()
             if word.free >= 0 || word.loose == 0 || !collect(word) { return }
         }

@@ -39,6 +39,11 @@
 // and a process that stops across the deadline cannot admit late. The clock is read after the transaction; whoever finds the time
 // over takes the loan away, and its session back unless the cap covers it by then. Otherwise no clock is read.
 //
+// BOUNDS
+// What a retry rests on is that another thread's operation succeeded. Where the memory is damaged that need not be so. Each slow
+// way therefore has a number of attempts that no contention uses up; then it marks the segment as damaged and gives up: an
+// admission is refused, a release is lost. Whoever comes later gives up at once, and the segment's keeper replaces it.
+//
 // PROGRESS
 // Fast admit and release: wait-free (an rseq section restarts only when the thread was preempted). Everything else: lock-free;
 // a retry means that another thread's transaction succeeded. Nothing waits for a particular thread.
@@ -70,6 +75,8 @@ struct PoolContext {
     let pool: Int
     let slot: Int
     let plain: Bool
+    /// The segment's file, for taking more of its memory; nil: an engine that takes none.
+    let file: SegmentFile?
 }
 
 /// One process' access to one pool: a pointer, so that it costs nothing to keep in a session.
@@ -79,7 +86,7 @@ package struct PoolEngine: Equatable, @unchecked Sendable {
     @usableFromInline let context: UnsafePointer<PoolContext>
 
     /// - Parameter plain: whether gates may be open to plain stores (all processes are fenced by membarrier).
-    init(base: UnsafeMutableRawPointer, cpus: Int, pool: Int, slot: Int, plain: Bool) {
+    init(base: UnsafeMutableRawPointer, cpus: Int, pool: Int, slot: Int, plain: Bool, file: SegmentFile?) {
         let offset = Layout.shards + (slot * Limits.pools + pool) * Layout.writerBytes
         let context = UnsafeMutablePointer<PoolContext>.allocate(capacity: 1)
         unsafe context.initialize(
@@ -87,12 +94,16 @@ package struct PoolEngine: Equatable, @unchecked Sendable {
                 base: base, record: base + (Layout.pools + pool * Layout.poolBytes),
                 shards: (base + offset).assumingMemoryBound(to: CChar.self),
                 rseqCPUs: plain && fpx_rseq_is_registered() ? UInt64(cpus) : 0,
-                cpus: cpus, pool: pool, slot: slot, plain: plain))
+                cpus: cpus, pool: pool, slot: slot, plain: plain, file: file))
         unsafe self.context = UnsafePointer(context)
     }
 
     /// Frees the context of an engine that nothing refers to.
-    func discard() { unsafe UnsafeMutablePointer(mutating: context).deallocate() }
+    func discard() {
+        let context = unsafe UnsafeMutablePointer(mutating: self.context)
+        unsafe context.deinitialize(count: 1)
+        unsafe context.deallocate()
+    }
 
     @inlinable
     package static func == (left: PoolEngine, right: PoolEngine) -> Bool { unsafe left.context == right.context }
@@ -104,6 +115,7 @@ package struct PoolEngine: Equatable, @unchecked Sendable {
     var pool: Int { unsafe context.pointee.pool }
     var slot: Int { unsafe context.pointee.slot }
     var plain: Bool { unsafe context.pointee.plain }
+    var file: SegmentFile? { unsafe context.pointee.file }
 
     var poolPair: Pair { unsafe Pair(record, at: Layout.poolWord) }
     var low: Word { poolPair.low }
@@ -128,7 +140,7 @@ package struct Writer {
     }
 
     let memory: UnsafeMutableRawPointer
-    /// Process slot : 6 | index : 10.
+    /// See `Target`.
     let target: Int
     let kind: Kind
 
@@ -153,14 +165,48 @@ package struct Writer {
     }
 }
 
+/// The attempts of one slow way (see BOUNDS).
+struct Attempts {
+    /// Each that fails backs off for two microseconds or follows another thread's success: an eighth of a second.
+    static let limit = 1 << 16
+    /// So many pass without a look at the segment.
+    private static let quiet = 64
+
+    private var count = 0
+
+    @inline(__always)
+    mutating func areLeft(_ engine: PoolEngine) -> Bool {
+        count &+= 1
+        return count < Self.quiet || areLeftAfterMany(engine)
+    }
+
+    @inline(never)
+    private func areLeftAfterMany(_ engine: PoolEngine) -> Bool {
+        if count < Self.limit { return !engine.isDamaged }
+        engine.markDamaged()
+        return false
+    }
+}
+
+extension PoolEngine {
+    /// Whether somebody has given up on this segment.
+    var isDamaged: Bool { headerWord(Layout.headerDamage).load() != 0 }
+
+    /// Names this pool as the one that stands still.
+    func markDamaged() { _ = headerWord(Layout.headerDamage).compareExchange(0, UInt64(pool) + 1) }
+}
+
 extension Pair {
     /// Both words as they were at one moment.
     var account: Account {
-        while true {
-            let before = low.load()
+        var before = low.load()
+        for _ in 0..<Attempts.limit {
             let upper = high.load()
-            if low.load() == before { return Account(low: before, high: upper) }
+            let after = low.load()
+            if after == before { return Account(low: before, high: upper) }
+            before = after
         }
+        return Account(low: before, high: high.load())  // only a vandal writes so often
     }
 }
 
@@ -179,12 +225,12 @@ extension PoolEngine {
     var formerBytesOut: Word { unsafe Word(record, at: Layout.poolBytesOut) }
 
     func balance(_ slot: Int) -> Pair {
-        unsafe Pair(base, at: Layout.balances + (slot * Limits.pools + pool) * Layout.balanceBytes)
+        unsafe Pair(base, at: Layout.process(slot) + Layout.balances + pool * Layout.balanceBytes)
     }
 
-    func processWord(_ slot: Int, _ word: Int) -> Word {
-        unsafe Word(base, at: Layout.processes + slot * Layout.processBytes + word)
-    }
+    func processWord(_ slot: Int, _ word: Int) -> Word { unsafe Word(base, at: Layout.process(slot) + word) }
+
+    func headerWord(_ word: Int) -> Word { unsafe Word(base, at: word) }
 
     /// Where a writer's record lies; nil for an index that no segment has (damaged memory).
     func writer(slot: Int, index: Int, kind: Writer.Kind) -> Writer? {
@@ -193,12 +239,12 @@ extension PoolEngine {
             offset = Layout.shards + index * Layout.cpuStride + (slot * Limits.pools + pool) * Layout.writerBytes
         } else if index >= Self.lockedIndex && index < Self.lockedIndex + Layout.extraWriters {
             offset =
-                Layout.extras + slot * Layout.extrasOfProcess
+                Layout.process(slot) + Layout.extras
                 + ((index - Self.lockedIndex) * Limits.pools + pool) * Layout.writerBytes
         } else {
             return nil
         }
-        return unsafe Writer(memory: base + offset, target: slot << 10 | index, kind: kind)
+        return unsafe Writer(memory: base + offset, target: Target.make(slot, index), kind: kind)
     }
 
     /// Calls `body` for each writer that a process slot has ever used.
@@ -223,12 +269,17 @@ extension PoolEngine {
         }
     }
 
+    /// Whether a process slot was ever used. The memory of others has not been reserved.
+    func isUsed(slot: Int) -> Bool { headerWord(Layout.headerSlots + slot / 64 * 8).load() >> UInt64(slot & 63) & 1 == 1 }
+
     /// Process slots that have ever been used.
     func forEachSlot(_ body: (Int) -> Void) {
-        var slots = unsafe Word(base, at: Layout.headerSlots).load()
-        while slots != 0 {
-            body(slots.trailingZeroBitCount)
-            slots &= slots &- 1
+        for word in 0..<Layout.slotWords {
+            var slots = headerWord(Layout.headerSlots + word * 8).load()
+            while slots != 0 {
+                body(word * 64 + slots.trailingZeroBitCount)
+                slots &= slots &- 1
+            }
         }
     }
 }

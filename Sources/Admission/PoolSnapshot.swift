@@ -102,7 +102,7 @@ extension PoolEngine {
         }
     }
 
-    fileprivate func forEachLiveSlot(_ body: (Int) -> Void) {
+    func forEachLiveSlot(_ body: (Int) -> Void) {
         forEachSlot { slot in if balance(slot).account.phase == Account.live { body(slot) } }
     }
 
@@ -142,7 +142,7 @@ extension Pool {
         engine.forEachLiveSlot { slot in
             let process = Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load())
             engine.forEachWriter(of: slot) { writer in
-                let index = writer.target & 1023
+                let index = Target.index(writer.target)
                 let kind: WriterStatistics.Kind =
                     index < PoolEngine.lockedIndex
                     ? .shard(cpu: index)
@@ -205,6 +205,11 @@ public struct AttachedProcess: Equatable, Sendable {
     /// Clock ticks since boot (field 22 of /proc/PID/stat).
     public let startTime: UInt64
     public let isAlive: Bool
+    /// Its name when it attached, at most 15 bytes.
+    public let name: String
+    /// The errno with which the kernel has refused membarrier after the process had attached; 0: it has not. Such a process gets
+    /// the verdict for what is over the limit while the last free sessions are spare with others, until the keeper collects them.
+    public let fenceError: Int32
 }
 
 extension Segment {
@@ -218,8 +223,20 @@ extension Segment {
             all.append(
                 AttachedProcess(
                     slot: slot, processID: Int(truncatingIfNeeded: word(Layout.processIdentity)),
-                    startTime: word(Layout.processStart), isAlive: slot == self.slot || isLocked(slot)))
+                    startTime: word(Layout.processStart),
+                    isAlive: slot == self.slot || !file.isOpen || file.isLocked(slot),
+                    name: Self.name(word(Layout.processName), word(Layout.processName + 8)),
+                    fenceError: Int32(truncatingIfNeeded: word(Layout.processFenceError))))
         }
         return all
+    }
+
+    /// A name from its two words; what no terminal should get is left out.
+    private static func name(_ first: UInt64, _ second: UInt64) -> String {
+        var bytes: [UInt8] = []
+        for word in [first, second] {
+            for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(8 * shift))) }
+        }
+        return String(decoding: bytes.prefix { $0 != 0 }.map { 32...126 ~= $0 ? $0 : 63 }, as: UTF8.self)
     }
 }

@@ -22,7 +22,7 @@ extension Segment {
     ) throws(SegmentError) -> Int {
         let slot = Layout.keeperSlot
         if fpx_file_lock_byte(descriptor, lockBase + Int64(slot)) != 0 {
-            let holder = unsafe Word(memory, at: Layout.processes + slot * Layout.processBytes + Layout.processIdentity).load()
+            let holder = unsafe Word(memory, at: Layout.process(slot) + Layout.processIdentity).load()
             throw .keeper(path: path, processID: Int(truncatingIfNeeded: holder))
         }
         return slot
@@ -33,12 +33,11 @@ extension Segment {
         for engine in engines where engine.balance(slot).account.phase != Account.live {
             engine.enter(incarnation: incarnation)
         }
-        guard engine(0).processWord(slot, Layout.processFlags).load() & PoolEngine.usesHandles != 0 else {
-            for engine in engines { engine.giveBackUnnamed(named: 0, freeEntry: 0) }
-            return
+        Reaper(engines: engines, file: file).finishForeignReleases()
+        for engine in engines {
+            var attempts = Attempts()
+            while engine.giveBackUnnamed(), attempts.areLeft(engine) {}
         }
-        Reaper(engines: engines, probe: probe).finishForeignReleases()
-        for engine in engines { while engine.giveBackUnnamed() {} }
     }
 }
 
@@ -51,32 +50,23 @@ extension PoolEngine {
     func giveBackUnnamed() -> Bool {
         var named = 0
         var bypassed = 0
-        var freeEntry: Int?
-        for index in 0..<Limits.handles {
-            let entry = entry(index, of: slot).load()
-            if Entry.state(entry) == Entry.free {
-                freeEntry = index
-            } else if Entry.pool(entry) == pool {
-                if Entry.isBypassed(entry) { bypassed += 1 } else { named += 1 }
-            }
+        forEachHandle(of: slot) { _, entry in
+            let now = entry.load()
+            guard Entry.state(now) != Entry.free, Entry.pool(now) == pool else { return }
+            if Entry.isBypassed(now) { bypassed += 1 } else { named += 1 }
         }
         resetBypassed(to: bypassed)
-        // With no entry free none was lost on the way to one.
-        guard let freeEntry else { return false }
-        return giveBackUnnamed(named: named, freeEntry: freeEntry)
-    }
-
-    @discardableResult
-    func giveBackUnnamed(named: Int, freeEntry: Int) -> Bool {
         gather(slot: slot) { true }
         _ = begin()
         let unnamed = balance(slot).account.credit - named
         guard unnamed > 0 else { return false }
-        for _ in 0..<unnamed {
-            // The operation frees the entry that it names if it is being released: this one is free already.
-            while !transact(
-                begin(), free: 1, .releaseHandle, target: slot << 10 | Self.balanceIndex, amount: freeEntry)
+        for _ in 0..<min(unnamed, Limits.cap) {
+            var attempts = Attempts()
+            while attempts.areLeft(self),
+                !transact(
+                    begin(), free: 1, .releaseHandle, target: Target.make(slot, Self.balanceIndex), amount: Limits.handles)
             {}
+            if isDamaged { return false }
         }
         return true
     }

@@ -19,10 +19,11 @@ extension PoolEngine {
         }
         guard isCurrent() else { return }
         gather(slot: slot, while: isCurrent)
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = begin()
             guard isCurrent() else { return }
-            let target = slot << 10 | Self.balanceIndex
+            let target = Target.make(slot, Self.balanceIndex)
             if transact(word, free: balance(slot).account.credit, .free, target: target, amount: 0) { return }
         }
     }
@@ -30,7 +31,8 @@ extension PoolEngine {
     /// Settles a dead process' writers and folds them into its balance.
     func gather(slot: Int, while isCurrent: () -> Bool) {
         forEachWriter(of: slot) { writer in
-            while true {
+            var attempts = Attempts()
+            while attempts.areLeft(self) {
                 let word = begin()
                 guard isCurrent() else { return }
                 let account = writer.account
@@ -62,13 +64,14 @@ extension PoolEngine {
             rewrite(writer.pair, bound: 0)
         }
         rewrite(balance(slot), bound: incarnation)
-        let target = slot << 10 | Self.balanceIndex
-        while !transact(begin(), .live, target: target, amount: 0) {}
+        var attempts = Attempts()
+        while attempts.areLeft(self), !transact(begin(), .live, target: Target.make(slot, Self.balanceIndex), amount: 0) {}
     }
 
     /// Sets a closed account's bound. The sequence stays: an operation that was applied to it stays applied.
     private func rewrite(_ pair: Pair, bound: UInt32) {
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let old = pair.account
             let new = Account(bound: bound, phase: 0, credit: 0, sequence: old.sequence)
             if pair.compareAndSwap((old.low, old.high), (new.low, new.high)) { return }
@@ -80,28 +83,30 @@ extension PoolEngine {
 struct Reaper {
     /// The segment's pools.
     let engines: [PoolEngine]
-    /// An open file description that holds no lock.
-    let probe: Int32
+    let file: SegmentFile
 
     /// Whether a process has a slot, alive or not reaped yet.
     func isTaken(_ slot: Int) -> Bool { engines.contains { $0.balance(slot).account.phase == Account.live } }
 
-    func isLocked(_ slot: Int) -> Bool { fpx_file_byte_is_locked(probe, Segment.lockBase + Int64(slot)) }
+    func isLocked(_ slot: Int) -> Bool { file.isLocked(slot) }
 
     func reap() -> Int {
-        var dead = 0
+        guard file.isOpen else { return 0 }
+        var dead: [(slot: Int, accounts: [Account])] = []
         engines[0].forEachSlot { slot in
-            guard slot != Layout.keeperSlot else { return }
+            guard slot != Layout.keeperSlot, isTaken(slot) else { return }
             let accounts = engines.map { $0.balance(slot).account }
-            guard accounts.contains(where: { $0.phase == Account.live }), !isLocked(slot) else { return }
-            finishForeignReleases()
+            if !isLocked(slot) { dead.append((slot, accounts)) }
+        }
+        // Once for all of them, and before any of their slots is free.
+        if !dead.isEmpty { finishForeignReleases() }
+        for (slot, accounts) in dead {
             for (engine, account) in zip(engines, accounts) where account.phase == Account.live {
                 engine.reap(slot: slot, incarnation: account.bound)
             }
-            dead += 1
         }
         for engine in engines { engine.settleDebt() }
-        return dead
+        return dead.count
     }
 }
 
@@ -110,5 +115,5 @@ extension Segment {
     ///
     /// - Returns: how many processes were found dead.
     @discardableResult
-    public func reap() -> Int { isAttached ? Reaper(engines: engines, probe: probe).reap() : 0 }
+    public func reap() -> Int { isAttached ? Reaper(engines: engines, file: file).reap() : 0 }
 }

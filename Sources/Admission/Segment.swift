@@ -24,14 +24,13 @@ public final class Segment: Sendable {
     /// CPUs that have shards.
     public let cpus: Int
     public let fenceMode: FenceMode
-    /// This process' slot, 0 to 62; the keeper's is 63.
+    /// This process' slot, 0 to 510; the keeper's is 511.
     public let slot: Int
     /// Number of this attachment, counted over all there ever were.
     public let incarnation: UInt32
 
     nonisolated(unsafe) let base: UnsafeMutableRawPointer
-    /// An open file description that holds no lock: to see those of others.
-    let probe: Int32
+    let file: SegmentFile
     let engines: [PoolEngine]
     /// Lanes in use, one word for each pool.
     nonisolated(unsafe) let openLanes: UnsafeMutableRawPointer
@@ -42,21 +41,23 @@ public final class Segment: Sendable {
         self.path = path
         cpus = mapping.cpus
         fenceMode = mapping.fenceMode
-        probe = mapping.probe
+        file = mapping.file
         self.slot = slot
         self.incarnation = incarnation
         unsafe self.base = base
         engines = (0..<Limits.pools).map { pool in
             unsafe PoolEngine(
-                base: base, cpus: mapping.cpus, pool: pool, slot: slot, plain: mapping.fenceMode == .membarrier)
+                base: base, cpus: mapping.cpus, pool: pool, slot: slot, plain: mapping.fenceMode == .membarrier,
+                file: mapping.file)
         }
         let bytes = Limits.pools * 8
         unsafe openLanes = .allocate(byteCount: bytes, alignment: 8)
         unsafe openLanes.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
     }
 
-    /// The process stays attached: its pools, lanes and sessions may outlive this object, and what they point to is never freed.
-    deinit { if isAttached { fpx_file_close(probe) } }
+    /// The process stays attached: its pools, lanes and sessions may outlive this object, and nobody can know whether they do, for
+    /// to count them would cost more than an admission. Only the descriptor is given back here; `detach` gives back the slot.
+    deinit { file.close() }
 }
 
 // MARK: - Create
@@ -64,8 +65,15 @@ public final class Segment: Sendable {
 extension Segment {
     static let lockBase: Int64 = 1 << 40
 
-    /// Bytes of a segment's file. It is sparse: what nobody uses takes no memory.
+    /// Bytes of a segment's file. It is sparse: what nobody has ever used takes no memory.
     public static func byteCount(cpus: Int) -> Int { Layout.size(cpus: cpus) }
+
+    /// Bytes of memory that a segment takes with so many processes, one of them the keeper. Handles come to it: 4 KiB for 512 of
+    /// one process.
+    public static func bytesTaken(processes: Int, cpus: Int) -> Int {
+        let workers = (max(0, processes - 1) * Layout.shardsOfProcess + Layout.pageBytes - 1) / Layout.pageBytes
+        return Layout.processes + processes * Layout.processBytes + cpus * (workers + 1) * Layout.pageBytes
+    }
 
     /// Makes the file of a segment with all caps 0. It appears under its name complete or not at all.
     ///
@@ -97,6 +105,8 @@ extension Segment {
         }
         let size = Layout.size(cpus: cpus)
         try check(fpx_file_set_size(descriptor, Int64(size)), "ftruncate", temporary)
+        let file = try SegmentFile(descriptor, path: temporary)
+        try file.reserve(0, Layout.processes)
         var memory: UnsafeMutableRawPointer?
         try check(unsafe fpx_map(descriptor, size, &memory), "mmap", temporary)
         guard let memory = unsafe memory else { throw .detached }
@@ -123,7 +133,7 @@ extension Segment {
         return (0..<Limits.processes).count { fpx_file_byte_is_locked(descriptor, lockBase + Int64($0)) }
     }
 
-    private static func check(_ code: Int32, _ call: String, _ path: String) throws(SegmentError) {
+    static func check(_ code: Int32, _ call: String, _ path: String) throws(SegmentError) {
         if code != 0 { throw .system(call: call, path: path, code: code) }
     }
 }
@@ -136,43 +146,53 @@ extension Segment {
         let cpus: Int
         let fenceMode: FenceMode
         let size: Int
-        let probe: Int32
+        let file: SegmentFile
     }
 
     /// Attaches this process. Do it after fork; a child does not inherit an attachment.
     public static func attach(path: String) throws(SegmentError) -> Segment { try attach(path: path, asKeeper: false) }
 
     static func attach(path: String, asKeeper: Bool) throws(SegmentError) -> Segment {
+        var descriptor: Int32 = -1
         fpx_fork_hold()
         defer { fpx_fork_resume() }
-        var descriptor: Int32 = -1
         try check(unsafe fpx_file_open(path, false, 0, &descriptor), "open", path)
         // The mapping keeps the open file description, and with it the lock, alive.
         defer { fpx_file_close(descriptor) }
-        var size: Int64 = 0
-        var regular = false
-        try check(unsafe fpx_file_size(descriptor, &size, &regular), "fstat", path)
-        guard regular, size >= Int64(Layout.size(cpus: 1)) else {
-            throw .format(path: path, field: "size", found: UInt64(size), expected: UInt64(Layout.size(cpus: 1)))
+        return try attach(descriptor, path: path, asKeeper: asKeeper)
+    }
+
+    /// Within `fpx_fork_hold`.
+    ///
+    /// - Parameter descriptor: an open file description of its own, which takes the lock.
+    static func attach(_ descriptor: Int32, path: String, asKeeper: Bool) throws(SegmentError) -> Segment {
+        var status = fpx_file_status()
+        try check(unsafe fpx_file_stat(descriptor, nil, &status), "fstat", path)
+        guard status.regular, status.size >= Int64(Layout.size(cpus: 1)) else {
+            throw .format(path: path, field: "size", found: UInt64(status.size), expected: UInt64(Layout.size(cpus: 1)))
         }
+        let size = Int(status.size)
         var memory: UnsafeMutableRawPointer?
-        try check(unsafe fpx_map(descriptor, Int(size), &memory), "mmap", path)
+        try check(unsafe fpx_map(descriptor, size, &memory), "mmap", path)
         guard let memory = unsafe memory else { throw .detached }
         var probe: Int32 = -1
         do throws(SegmentError) {
+            guard unsafe fpx_guard_memory(memory, size) else {
+                throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
+            }
             let (cpus, fenceMode) = unsafe try validate(memory, path: path, size: UInt64(size))
             try check(unsafe fpx_file_reopen(descriptor, &probe), "open", path)
-            let mapping = Mapping(cpus: cpus, fenceMode: fenceMode, size: Int(size), probe: probe)
+            let mapping = Mapping(
+                cpus: cpus, fenceMode: fenceMode, size: size, file: try SegmentFile(probe, path: path))
             let slot =
                 asKeeper
                 ? unsafe try takeKeeperSlot(descriptor, memory, path) : unsafe try takeSlot(descriptor, memory, mapping)
-            guard unsafe fpx_fork_guard(memory, Int(size)) else {
-                throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
-            }
+            try mapping.file.reserve(slot: slot, cpus: cpus)
             return unsafe enter(path: path, mapping: mapping, memory: memory, slot: slot)
         } catch {
             if probe >= 0 { fpx_file_close(probe) }
-            unsafe fpx_unmap(memory, Int(size))
+            unsafe fpx_unguard_memory_held(memory)
+            unsafe fpx_unmap(memory, size)
             throw error
         }
     }
@@ -195,7 +215,8 @@ extension Segment {
         try expect("size", Layout.headerSize, expectedSize)
         if expectedSize != size { throw .format(path: path, field: "size", found: size, expected: expectedSize) }
         for pool in 0..<Limits.pools {
-            let engine = unsafe PoolEngine(base: memory, cpus: Int(cpus), pool: pool, slot: 0, plain: false)
+            let engine = unsafe PoolEngine(
+                base: memory, cpus: Int(cpus), pool: pool, slot: Limits.processes, plain: false, file: nil)
             defer { engine.discard() }
             let cap = engine.cap, free = engine.loadPool().free
             guard (0...Limits.cap).contains(cap) else {
@@ -233,10 +254,12 @@ extension Segment {
     ) throws(SegmentError) -> Int {
         let reaper = Reaper(
             engines: (0..<Limits.pools).map {
-                unsafe PoolEngine(base: memory, cpus: mapping.cpus, pool: $0, slot: 0, plain: mapping.fenceMode == .membarrier)
-            }, probe: mapping.probe)
+                unsafe PoolEngine(
+                    base: memory, cpus: mapping.cpus, pool: $0, slot: Limits.processes,
+                    plain: mapping.fenceMode == .membarrier, file: mapping.file)
+            }, file: mapping.file)
         defer { for engine in reaper.engines { engine.discard() } }
-        while true {
+        for _ in 0..<Limits.processes {
             _ = reaper.reap()
             for slot in 0..<Layout.keeperSlot where !reaper.isTaken(slot) {
                 let byte = lockBase + Int64(slot)
@@ -244,17 +267,17 @@ extension Segment {
                 if !reaper.isTaken(slot) { return slot }
                 fpx_file_unlock_byte(descriptor, byte)  // taken and left by another since
             }
-            if (0..<Layout.keeperSlot).allSatisfy(reaper.isLocked) {
-                throw .exhausted(what: "process slots", limit: Layout.keeperSlot)
-            }
+            if (0..<Layout.keeperSlot).allSatisfy(reaper.isLocked) { break }
         }
+        unsafe Word(memory, at: Layout.headerRefusedProcesses).count(1)
+        throw .exhausted(what: "process slots", limit: Layout.keeperSlot)
     }
 
     /// Enters the slot whose lock this process holds: nobody else changes it.
     private static func enter(
         path: String, mapping: Mapping, memory: UnsafeMutableRawPointer, slot: Int
     ) -> Segment {
-        unsafe Word(memory, at: Layout.headerSlots).insert(bits: 1 << UInt64(slot))
+        unsafe Word(memory, at: Layout.headerSlots + slot / 64 * 8).insert(bits: 1 << UInt64(slot & 63))
         let incarnation = UInt32(truncatingIfNeeded: unsafe Word(memory, at: Layout.headerIncarnation).add(1) &+ 1)
         let segment = unsafe Segment(
             path: path, mapping: mapping, base: memory, slot: slot, incarnation: incarnation)
@@ -271,15 +294,21 @@ extension Segment {
 
     /// Writes down who holds the slot.
     private func identify() {
-        let identity = engine(0)
-        identity.processWord(slot, Layout.processIdentity).store(UInt64(fpx_process_id()))
-        identity.processWord(slot, Layout.processStart).store(fpx_process_start(fpx_process_id()))
+        func word(_ offset: Int) -> Word { engine(0).processWord(slot, offset) }
+        word(Layout.processIdentity).store(UInt64(fpx_process_id()))
+        word(Layout.processStart).store(fpx_process_start(fpx_process_id()))
+        word(Layout.processFenceError).store(0)
+        var name = (UInt64(0), UInt64(0))
+        unsafe fpx_process_name(&name)
+        word(Layout.processName).store(name.0)
+        word(Layout.processName + 8).store(name.1)
     }
 
     /// Whether this process is attached: false in a forked child and after `detach`.
     public var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
 
-    /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to the segment does nothing from now on.
+    /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to
+    /// the segment does nothing from now on.
     ///
     /// No other thread of this process may be inside a call on the segment meanwhile.
     public func detach() {
@@ -287,15 +316,24 @@ extension Segment {
         if slot != Layout.keeperSlot {
             for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }
         }
-        fpx_file_close(probe)
-        unsafe fpx_fork_unguard(base)
+        file.close()
+        unsafe fpx_unguard_memory(base)
         unsafe _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
+    }
+
+    /// Whether this is the segment to start sessions in: attached, and not replaced by another of the same name. Where it is not,
+    /// attach again for new sessions, and detach from this one when those that it counts have ended.
+    public var isCurrent: Bool { engines[0].isCurrent }
+
+    /// Attachments in vain since the segment was made: every process slot was taken.
+    public var refusedProcesses: Int {
+        Int(truncatingIfNeeded: unsafe Word(base, at: Layout.headerRefusedProcesses).load())
     }
 
     package func engine(_ pool: Int) -> PoolEngine { engines[pool] }
 
     /// Whether a living process holds a slot.
-    func isLocked(_ slot: Int) -> Bool { Reaper(engines: engines, probe: probe).isLocked(slot) }
+    func isLocked(_ slot: Int) -> Bool { file.isLocked(slot) }
 }
 
 extension Segment {

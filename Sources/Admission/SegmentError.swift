@@ -4,6 +4,8 @@ import CAdmission
 public enum SegmentError: Error, Equatable {
     /// A system call failed.
     case system(call: String, path: String, code: Int32)
+    /// The file system has no room for what this process would use.
+    case room(path: String, bytes: Int, code: Int32)
     /// There is a file of that name already.
     case exists(path: String)
     /// The file is in use by this many processes and may not be replaced.
@@ -29,6 +31,9 @@ extension SegmentError: CustomStringConvertible {
         switch self {
         case .system(let call, let path, let code):
             "\(path): \(call) failed: \(Self.name(code))"
+        case .room(let path, let bytes, let code):
+            "\(path): found no room for \(bytes) bytes (\(Self.name(code))), expected it on the file system of the segment: "
+                + "make it larger, or remove files from it"
         case .exists(let path):
             "\(path): exists already; attach to it, or remove it when no process uses it"
         case .inUse(let path, let processes):

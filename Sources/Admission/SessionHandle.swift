@@ -9,12 +9,16 @@
 // operation of the pool takes the session off that process' balance and frees the entry. Who dies in between leaves an entry
 // in that state: who reaps it publishes the operation for it, before its slot becomes free. An entry leaves the state by that
 // operation alone, so whoever finds it there after `begin` knows that it has not been done.
+//
+// The table is used by chunks of a page. Their memory is reserved before their first entry is used, and their bit is set after
+// that: whoever walks a table walks those chunks alone. A second bit tells that a chunk had no entry free when somebody had
+// looked at all of it *after* setting the bit; who frees an entry takes the bit away. So a full table is refused by two loads.
 
 import CAdmission
 
 /// An 8-byte name of a session in progress. Never zero.
 ///
-///     valid : 1 | process slot : 6 | pool : 4 | bypassed : 1 | entry : 16 | generation : 32
+///     valid : 1 | 0 | process slot : 9 | pool : 4 | bypassed : 1 | entry : 16 | generation : 32
 public struct SessionHandle: RawRepresentable, Hashable, Sendable {
     public let rawValue: UInt64
 
@@ -26,8 +30,8 @@ public struct SessionHandle: RawRepresentable, Hashable, Sendable {
             | UInt64(generation)
     }
 
-    package var isValid: Bool { rawValue >> 59 == 1 << 4 }
-    var slot: Int { Int(rawValue >> 53 & 63) }
+    package var isValid: Bool { rawValue >> 62 == 2 }
+    var slot: Int { Int(rawValue >> 53 & 511) }
     public var pool: Int { Int(rawValue >> 49 & 15) }
     public var isBypassed: Bool { rawValue >> 48 & 1 == 1 }
     /// Place in the table of its process, below `Limits.handles`: no other session has it meanwhile.
@@ -52,35 +56,103 @@ enum Entry {
 }
 
 extension PoolEngine {
-    static let usesHandles: UInt64 = 1
-
     func entry(_ index: Int, of slot: Int) -> Word {
         unsafe Word(base, at: Layout.handles(cpus: cpus) + (slot * Limits.handles + index) * Layout.handleBytes)
     }
 
-    /// Takes a free entry for a session that this process has admitted; nil: all are in use.
+    /// The word with a chunk's bit, and the bit.
+    private func chunkBit(_ word: Int, _ chunk: Int, of slot: Int) -> (word: Word, bit: UInt64) {
+        (processWord(slot, word + chunk / 64 * 8), 1 << UInt64(chunk & 63))
+    }
+
+    /// Calls `body` for each entry of the chunks that a process has ever used.
+    func forEachHandle(of slot: Int, _ body: (_ index: Int, _ entry: Word) -> Void) {
+        for chunk in 0..<Layout.handleChunks where isUsed(chunk, of: slot) {
+            for index in chunk * Layout.handlesOfChunk..<(chunk + 1) * Layout.handlesOfChunk {
+                body(index, entry(index, of: slot))
+            }
+        }
+    }
+
+    /// Whether a process has ever used a chunk of its table. Any slot and chunk may be asked for.
+    func isUsed(_ chunk: Int, of slot: Int) -> Bool {
+        guard slot == self.slot || isUsed(slot: slot) else { return false }
+        let used = chunkBit(Layout.processHandles, chunk, of: slot)
+        return used.word.load() & used.bit != 0
+    }
+
+    /// Takes a free entry for a session that this process has admitted.
+    ///
+    /// - Returns: nil where all are in use, or no memory is left for more of them (`handleError` tells which).
     package func makeHandle(bypassed: Bool) -> SessionHandle? {
-        let flags = processWord(slot, Layout.processFlags)
-        if flags.load() & Self.usesHandles == 0 { flags.insert(bits: Self.usesHandles) }
         let writer = currentWriter()
-        // Writers start apart from one another, and each goes back to the entry that it has freed last.
-        let start = Int(truncatingIfNeeded: writer.cursor.load()) &+ (writer.target & 1023) &* 4099
-        for step in 0..<Limits.handles {
-            let index = (start &+ step) & (Limits.handles - 1)
+        // Writers start in chunks of their own, and each goes back to the entry that it has freed last.
+        let start = Int(truncatingIfNeeded: writer.cursor.load()) &+ Target.index(writer.target) &* Layout.handlesOfChunk
+        let first = start / Layout.handlesOfChunk
+        var hasRoom = true
+        for step in 0..<Layout.handleChunks {
+            let chunk = (first &+ step) & (Layout.handleChunks - 1)
+            let full = chunkBit(Layout.processFullHandles, chunk, of: slot)
+            if full.word.load() & full.bit != 0 { continue }
+            if !isUsed(chunk, of: slot) {
+                if hasRoom { hasRoom = takeIntoUse(chunk) }
+                if !hasRoom { continue }
+            }
+            let from = step == 0 ? start & (Layout.handlesOfChunk - 1) : 0
+            if let handle = makeHandle(in: chunk, from: from, writer, bypassed: bypassed) { return handle }
+            full.word.insert(bits: full.bit)
+            if let handle = makeHandle(in: chunk, from: 0, writer, bypassed: bypassed) {
+                full.word.remove(bits: full.bit)
+                return handle
+            }
+        }
+        return nil
+    }
+
+    /// Looks at each entry of a chunk once, beginning with one of them.
+    @inline(__always)
+    private func makeHandle(in chunk: Int, from: Int, _ writer: Writer, bypassed: Bool) -> SessionHandle? {
+        for step in 0..<Layout.handlesOfChunk {
+            let index = chunk * Layout.handlesOfChunk + ((from &+ step) & (Layout.handlesOfChunk - 1))
             let entry = entry(index, of: slot)
             let old = entry.load()
             guard Entry.state(old) == Entry.free else { continue }
             let generation = Entry.generation(old) &+ 1
             guard entry.compareExchange(old, Entry.make(generation, pool, bypassed: bypassed, Entry.inUse)).exchanged
             else { continue }
-            if step > 0 { writer.cursor.store(writer.cursor.load() &+ UInt64(step)) }
+            let cursor = UInt64(truncatingIfNeeded: index &- Target.index(writer.target) &* Layout.handlesOfChunk)
+            if writer.cursor.load() != cursor { writer.cursor.store(cursor) }
             return SessionHandle(slot: slot, pool: pool, bypassed: bypassed, entry: index, generation: generation)
         }
         return nil
     }
 
+    @inline(never)
+    private func takeIntoUse(_ chunk: Int) -> Bool {
+        let offset = Layout.handles(cpus: cpus) + (slot * Limits.handles + chunk * Layout.handlesOfChunk) * Layout.handleBytes
+        guard isAttached, let file, (try? file.reserve(offset, Layout.pageBytes)) != nil else { return false }
+        let used = chunkBit(Layout.processHandles, chunk, of: slot)
+        used.word.insert(bits: used.bit)
+        return true
+    }
+
+    /// Why there is no handle.
+    package var handleError: SegmentError {
+        (0..<Layout.handleChunks).allSatisfy { isUsed($0, of: slot) }
+            ? .exhausted(what: "session handles of this process", limit: Limits.handles)
+            : .room(path: file?.path ?? "", bytes: Layout.pageBytes, code: ENOSPC)
+    }
+
+    /// To be called whenever an entry has become free.
+    private func noteFree(_ index: Int, of slot: Int) {
+        let full = chunkBit(Layout.processFullHandles, index / Layout.handlesOfChunk, of: slot)
+        if full.word.load() & full.bit != 0 { full.word.remove(bits: full.bit) }
+    }
+
     /// Ends the session of a handle. False: it is not in use, and nothing was changed.
     package func release(_ handle: SessionHandle) -> Bool {
+        // A handle of another segment may name a table that nobody has ever used.
+        guard isUsed(handle.entry / Layout.handlesOfChunk, of: handle.slot) else { return false }
         let entry = entry(handle.entry, of: handle.slot)
         let inUse = Entry.make(handle.generation, pool, bypassed: handle.isBypassed, Entry.inUse)
         let own = handle.slot == slot
@@ -88,6 +160,7 @@ extension PoolEngine {
         // What has freed the entry for this session must be done before the entry is releasing again (freeEntry).
         if state == Entry.releasing { _ = begin() }
         guard entry.compareExchange(inUse, Entry.with(state, inUse)).exchanged else { return false }
+        if state == Entry.free { noteFree(handle.entry, of: handle.slot) }
         if own {
             release(handle.isBypassed ? .bypass : .inspect)
         } else if handle.isBypassed {
@@ -104,16 +177,17 @@ extension PoolEngine {
     /// Takes the session of a releasing entry off its process' balance.
     func releaseForeign(_ index: Int, of slot: Int) {
         let entry = entry(index, of: slot)
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let word = begin()
             let now = entry.load()
             guard Entry.state(now) == Entry.releasing, Entry.pool(now) == pool else { return }
             if balance(slot).account.phase != Account.live {
                 // The process is gone and so is its session; only the entry is left.
-                if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return }
+                if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return noteFree(index, of: slot) }
                 continue
             }
-            if transact(word, free: 1, .releaseHandle, target: slot << 10 | Self.balanceIndex, amount: index) { return }
+            if transact(word, free: 1, .releaseHandle, target: Target.make(slot, Self.balanceIndex), amount: index) { return }
         }
     }
 
@@ -122,13 +196,15 @@ extension PoolEngine {
     /// Who comes late may find the next session of the entry being released. That one's releaser has seen this operation done,
     /// so the balance has it, or the pool another one.
     func freeEntry(_ index: Int, of slot: Int, by word: PoolWord) {
+        guard isUsed(index / Layout.handlesOfChunk, of: slot) else { return }
         let entry = entry(index, of: slot)
-        while true {
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
             let now = entry.load()
             guard Entry.state(now) == Entry.releasing, balance(slot).account.sequence != word.sequence,
                 high.load() == word.high
             else { return }
-            if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return }
+            if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return noteFree(index, of: slot) }
         }
     }
 }
@@ -137,13 +213,14 @@ extension Segment {
     /// Gives a session a handle that can be stored, passed on and released by any attached process.
     ///
     /// - Returns: nil for a blocked session, which holds nothing.
-    /// - Throws: `exhausted` when this process has `Limits.handles` in use; the session has then ended.
+    /// - Throws: `exhausted` when this process has `Limits.handles` in use, `room` when there is no memory for more; the session
+    ///   has then ended.
     public func handle(_ session: consuming Session) throws(SegmentError) -> SessionHandle? {
         guard session.verdict != .block else { return nil }
-        let handle = session.engine.makeHandle(bypassed: session.verdict == .bypass)
-        guard let handle else {
+        let engine = session.engine
+        guard let handle = engine.makeHandle(bypassed: session.verdict == .bypass) else {
             session.end()
-            throw .exhausted(what: "session handles of this process", limit: Limits.handles)
+            throw engine.handleError
         }
         _ = session.detach()
         return handle
@@ -152,20 +229,24 @@ extension Segment {
     /// Whether the session of a handle is in progress.
     public func isInUse(_ handle: SessionHandle) -> Bool {
         guard isAttached, handle.isValid else { return false }
-        let entry = engine(handle.pool).entry(handle.entry, of: handle.slot).load()
+        let engine = engine(handle.pool)
+        guard engine.isUsed(handle.entry / Layout.handlesOfChunk, of: handle.slot) else { return false }
+        let entry = engine.entry(handle.entry, of: handle.slot).load()
         return entry == Entry.make(handle.generation, handle.pool, bypassed: handle.isBypassed, Entry.inUse)
     }
 
     /// The handles of this process' sessions in progress.
     public func handlesInUse() -> [SessionHandle] {
-        guard engine(0).processWord(slot, Layout.processFlags).load() & PoolEngine.usesHandles != 0 else { return [] }
-        return (0..<Limits.handles).compactMap { index in
-            let entry = engine(0).entry(index, of: slot).load()
-            guard Entry.state(entry) == Entry.inUse else { return nil }
-            return SessionHandle(
-                slot: slot, pool: Entry.pool(entry), bypassed: Entry.isBypassed(entry), entry: index,
-                generation: Entry.generation(entry))
+        var all: [SessionHandle] = []
+        engine(0).forEachHandle(of: slot) { index, entry in
+            let now = entry.load()
+            guard Entry.state(now) == Entry.inUse else { return }
+            all.append(
+                SessionHandle(
+                    slot: slot, pool: Entry.pool(now), bypassed: Entry.isBypassed(now), entry: index,
+                    generation: Entry.generation(now)))
         }
+        return all
     }
 
     /// Ends the session of a handle, once.
@@ -176,14 +257,11 @@ extension Segment {
 
     /// Frees what the last holder of this slot has left in the table.
     func resetHandles() {
-        let flags = engine(0).processWord(slot, Layout.processFlags)
-        guard flags.load() & PoolEngine.usesHandles != 0 else { return }
-        for index in 0..<Limits.handles {
-            let entry = engine(0).entry(index, of: slot)
+        engine(0).forEachHandle(of: slot) { _, entry in
             let now = entry.load()
             if Entry.state(now) != Entry.free { entry.store(Entry.with(Entry.free, now)) }
         }
-        flags.store(0)
+        for word in 0..<Layout.handleChunks / 64 { engine(0).processWord(slot, Layout.processFullHandles + word * 8).store(0) }
     }
 }
 
@@ -191,9 +269,8 @@ extension Reaper {
     /// Publishes the releases that a dead process has begun for others' sessions.
     func finishForeignReleases() {
         engines[0].forEachSlot { slot in
-            guard engines[0].processWord(slot, Layout.processFlags).load() & PoolEngine.usesHandles != 0 else { return }
-            for index in 0..<Limits.handles {
-                let now = engines[0].entry(index, of: slot).load()
+            engines[0].forEachHandle(of: slot) { index, entry in
+                let now = entry.load()
                 if Entry.state(now) == Entry.releasing { engines[Entry.pool(now)].releaseForeign(index, of: slot) }
             }
         }

@@ -48,6 +48,12 @@ public func fpx_is_attached(_ segment: OpaquePointer?) -> Bool {
     return unsafe attachment(segment).pointee.isAttached
 }
 
+@c @implementation
+public func fpx_is_current(_ segment: OpaquePointer?) -> Bool {
+    guard let segment = unsafe segment else { return false }
+    return unsafe attachment(segment).pointee.engines[0].isCurrent
+}
+
 // MARK: - Lanes
 
 @c @implementation
@@ -158,7 +164,7 @@ public func fpx_admit(
     if given == .block { return ok }
     guard let handle = engine.makeHandle(bypassed: given == .bypass) else {
         engine.release(given)
-        return noHandle()
+        return fail(engine.handleError)
     }
     unsafe session.pointee = handle.rawValue
     unsafe verdict.pointee = fpx_verdict(given)

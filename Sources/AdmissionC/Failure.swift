@@ -42,9 +42,6 @@ func wrongVerdict(_ verdict: fpx_verdict) -> Int32 {
 func wrongHandle(_ session: fpx_session) -> Int32 { fail(.handle(found: session)) }
 
 @inline(never)
-func noHandle() -> Int32 { fail(.exhausted(what: "session handles of this process", limit: Limits.handles)) }
-
-@inline(never)
 func detached() -> Int32 { fail(.detached) }
 
 @inline(never)
@@ -60,7 +57,7 @@ func refused(_ failure: Int32) -> fpx_verdict { FPX_BLOCK }
 extension SegmentError {
     var code: Int {
         switch self {
-        case .system, .exists, .inUse, .keeper: FPX_E_SYSTEM
+        case .system, .exists, .inUse, .keeper, .room: FPX_E_SYSTEM
         case .format: FPX_E_FORMAT
         case .range: FPX_E_ARGUMENT
         case .exhausted: FPX_E_LIMIT

@@ -92,7 +92,7 @@ func measureMemory(prefix: String, cpus: Int) throws -> Memory {
     guard stat(path, &status) == 0 else { throw BenchFailure("\(path): stat failed: \(describe(errno))") }
     return Memory(
         writer: Layout.writerBytes, segmentHere: Int(status.st_size),
-        segment64Processes128CPUs: Segment.byteCount(cpus: 128), used: Int(status.st_blocks) * 512)
+        segment64Processes128CPUs: Segment.bytesTaken(processes: 64, cpus: 128), used: Int(status.st_blocks) * 512)
 }
 
 struct Report {

@@ -1,12 +1,15 @@
 #include "CAdmission.h"
+#include <signal.h>
+#include <stdatomic.h>
 
-/* What to empty in a forked child: one entry for each attachment, linked, changed under the mutex only. */
+/* The mappings of segments in this process. An entry is made once and never freed, and used again when its mapping has gone: a
+ * signal handler may walk the list at any time. `size` 0: the entry is free. */
 typedef struct guard {
     struct guard *next;
-    void *address;
-    size_t size;
+    _Atomic(uintptr_t) address;
+    _Atomic(size_t) size;
 } guard;
-static guard *guards;
+static _Atomic(guard *) guards;
 static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t guard_mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -14,11 +17,55 @@ static pthread_mutex_t guard_mutex = PTHREAD_MUTEX_INITIALIZER;
 static void before_fork(void) { pthread_mutex_lock(&guard_mutex); }
 static void after_fork(void) { pthread_mutex_unlock(&guard_mutex); }
 static void in_child(void) {
-    for (guard *each = guards; each; each = each->next) (void)fpx_map_nothing(each->address, each->size);
-    guards = NULL;
+    for (guard *each = guards; each; each = each->next) {
+        if (each->size) (void)fpx_map_nothing((void *)each->address, each->size);
+        each->size = 0;
+    }
     pthread_mutex_unlock(&guard_mutex);
 }
-static void install(void) { pthread_atfork(before_fork, after_fork, in_child); }
+
+/* ---- Signals ----
+ * A segment's memory can go from under its mapping: somebody cuts the file, its file system is full, a memory module fails
+ * (SIGBUS); or this is a child that was made by a raw clone or _Fork, in which no handler of fork has run and which has no
+ * mapping (SIGSEGV). Empty memory in the place of the segment makes the process a detached one. Other addresses are not ours:
+ * the handler that was there before gets them. */
+static struct sigaction before_bus, before_segv;
+
+static void pass_on(int number, siginfo_t *info, void *context) {
+    struct sigaction *before = number == SIGBUS ? &before_bus : &before_segv;
+    if (before->sa_flags & SA_SIGINFO) {
+        before->sa_sigaction(number, info, context);
+    } else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
+        before->sa_handler(number);
+    } else {
+        /* The instruction is executed again, and ends the process as if we had never been here. */
+        (void)sigaction(number, before, NULL);
+        if (info->si_code <= 0) (void)raise(number); /* sent by a process: there is no instruction */
+    }
+}
+
+static void on_lost_memory(int number, siginfo_t *info, void *context) {
+    int error = errno;
+    uintptr_t address = (uintptr_t)info->si_addr;
+    for (guard *each = info->si_code > 0 ? atomic_load(&guards) : NULL; each; each = each->next) {
+        uintptr_t begin = atomic_load(&each->address);
+        size_t size = atomic_load(&each->size);
+        if (address < begin || address - begin >= size) continue;
+        if (fpx_map_nothing((void *)begin, size) != 0) break;
+        errno = error;
+        return;
+    }
+    pass_on(number, info, context);
+    errno = error;
+}
+
+static void install(void) {
+    pthread_atfork(before_fork, after_fork, in_child);
+    struct sigaction action = {.sa_sigaction = on_lost_memory, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGBUS, &action, &before_bus);
+    (void)sigaction(SIGSEGV, &action, &before_segv);
+}
 
 void fpx_fork_hold(void) {
     pthread_once(&guard_once, install);
@@ -26,23 +73,28 @@ void fpx_fork_hold(void) {
 }
 void fpx_fork_resume(void) { pthread_mutex_unlock(&guard_mutex); }
 
-bool fpx_fork_guard(void *address, size_t size) {
-    guard *entry = malloc(sizeof *entry);
-    if (!entry) return false;
-    *entry = (guard){guards, address, size};
-    guards = entry;
+bool fpx_guard_memory(void *address, size_t size) {
+    guard *entry = guards;
+    while (entry && entry->size) entry = entry->next;
+    if (!entry) {
+        entry = calloc(1, sizeof *entry);
+        if (!entry) return false;
+        entry->next = guards;
+        guards = entry;
+    }
+    entry->address = (uintptr_t)address;
+    entry->size = size;
     return true;
 }
 
-void fpx_fork_unguard(void *address) {
+void fpx_unguard_memory_held(void *address) {
+    for (guard *each = guards; each; each = each->next)
+        if (each->size && each->address == (uintptr_t)address) each->size = 0;
+}
+
+void fpx_unguard_memory(void *address) {
     pthread_mutex_lock(&guard_mutex);
-    for (guard **link = &guards; *link; link = &(*link)->next) {
-        guard *entry = *link;
-        if (entry->address != address) continue;
-        *link = entry->next;
-        free(entry);
-        break;
-    }
+    fpx_unguard_memory_held(address);
     pthread_mutex_unlock(&guard_mutex);
 }
 

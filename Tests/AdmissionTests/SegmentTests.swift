@@ -22,7 +22,7 @@ import Testing
     @Test func processSlotsAreLimited() throws {
         let file = try TemporarySegment()
         let all = try (1..<Limits.processes).map { _ in try Segment.attach(path: file.path) }
-        #expect(throws: SegmentError.exhausted(what: "process slots", limit: 63)) { try Segment.attach(path: file.path) }
+        #expect(throws: SegmentError.exhausted(what: "process slots", limit: 511)) { try Segment.attach(path: file.path) }
         for segment in all { segment.detach() }
         #expect(try Segment.attachedProcesses(path: file.path) == 0)
     }
@@ -107,9 +107,28 @@ import Testing
         }
     }
 
-    @Test func sizeIsWithinItsBudget() {
-        #expect(Segment.byteCount(cpus: 128) <= 64 << 20)
+    @Test func memoryIsWithinItsBudget() throws {
+        #expect(Segment.bytesTaken(processes: 64, cpus: 128) <= 64 << 20)
         #expect(Layout.writerBytes <= 256)
+        let file = try TemporarySegment(cpus: 3)
+        func taken() throws -> Int {
+            var status = stat()
+            try #require(stat(file.path, &status) == 0)
+            return Int(status.st_blocks) * 512
+        }
+        #expect(try taken() <= Layout.processes)
+        let keeper = try Segment.attachKeeper(path: file.path)
+        var all = [keeper]
+        for workers in 1...20 {
+            all.append(try Segment.attach(path: file.path))
+            #expect(try taken() <= Segment.bytesTaken(processes: workers + 1, cpus: 3))
+        }
+        let pool = try all[1].pool(0)
+        try pool.setCap(100)
+        let before = try taken()
+        for _ in 0..<100 { pool.admit().end() }
+        for segment in all { segment.detach() }
+        #expect(try taken() == before)
     }
 
     @Test func cpusOutsideTheSegmentUseTheLockedShard() throws {

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timex.h>
@@ -23,14 +24,18 @@
 #define F_OFD_GETLK 36
 #define F_OFD_SETLK 37
 #endif
+#ifndef FALLOC_FL_KEEP_SIZE
+#define FALLOC_FL_KEEP_SIZE 1
+#endif
+extern int fallocate(int descriptor, int mode, off_t offset, off_t length);
 extern int sched_getcpu(void);
 extern const char *strerrorname_np(int number);
 
 _Static_assert(sizeof(fpx_writer) == 128 && offsetof(fpx_writer, gate) == 16 && offsetof(fpx_writer, credit) == 24,
                "a writer is 128 bytes and its gate and credit are one aligned pair");
 
-/* Shards of one CPU lie together, so that their pages can lie on the CPU's node: 64 processes x 16 pools x 128 bytes. */
-#define FPX_CPU_STRIDE_SHIFT 17
+/* Shards of one CPU lie together, so that their pages can lie on the CPU's node: 512 processes x 16 pools x 128 bytes. */
+#define FPX_CPU_STRIDE_SHIFT 20
 
 /* ---- Atomics ---- */
 
@@ -79,10 +84,15 @@ FPX_INLINE void fpx_back_off(void) {
 FPX_INLINE int fpx_fence_register(void) {
     return syscall(__NR_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0 ? 0 : errno;
 }
-/* A full barrier on every running thread of all registered processes. Fails only for want of kernel memory, and then
- * for a moment. */
-FPX_INLINE void fpx_fence_everybody(void) {
-    while (syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0) sched_yield();
+/* A full barrier on every running thread of all registered processes. 0, or the errno of a kernel or sandbox that refuses it.
+ * For want of kernel memory it fails for a moment only, and is tried again. */
+FPX_INLINE int fpx_fence_everybody(void) {
+    for (int tries = 0; tries < 1000; tries++) {
+        if (syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0) return 0;
+        if (errno != ENOMEM && errno != EAGAIN && errno != EINTR) return errno;
+        sched_yield();
+    }
+    return ENOMEM;
 }
 
 /* ---- Restartable sequences (man 2 rseq; registered by glibc 2.35 and later) ---- */
@@ -194,15 +204,29 @@ FPX_INLINE long fpx_clock_tick(void) {
 
 /* 0 or errno. */
 FPX_INLINE int fpx_file_open(const char *path, bool create, unsigned int mode, int *descriptor) {
-    *descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT | O_EXCL : 0), (mode_t)mode);
+    *descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT | O_EXCL : 0), (mode_t)mode);
     return *descriptor >= 0 ? 0 : errno;
 }
-FPX_INLINE int fpx_file_size(int descriptor, int64_t *size, bool *regular) {
+typedef struct fpx_file_status {
+    int64_t size;
+    uint64_t device, inode, links;
+    bool regular;
+} fpx_file_status;
+/* Of an open file, or of the file that a path leads to. 0 or errno. */
+FPX_INLINE int fpx_file_stat(int descriptor, const char *path, fpx_file_status *result) {
     struct stat status;
-    if (fstat(descriptor, &status) != 0) return errno;
-    *size = status.st_size;
-    *regular = S_ISREG(status.st_mode);
+    if ((path ? lstat(path, &status) : fstat(descriptor, &status)) != 0) return errno;
+    *result = (fpx_file_status){status.st_size, (uint64_t)status.st_dev, (uint64_t)status.st_ino, (uint64_t)status.st_nlink,
+                                S_ISREG(status.st_mode)};
     return 0;
+}
+/* Takes memory for a part of the file, so that touching it later cannot fail. The size stays. 0 or errno (ENOSPC: the file
+ * system is full, ENOMEM: its user may take no more, EOPNOTSUPP: it cannot). */
+FPX_INLINE int fpx_file_reserve(int descriptor, int64_t offset, int64_t bytes) {
+    int result;
+    do result = fallocate(descriptor, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes);
+    while (result != 0 && errno == EINTR);
+    return result == 0 ? 0 : errno;
 }
 /* Gives an empty new file its size. 0 or errno. */
 FPX_INLINE int fpx_file_set_size(int descriptor, int64_t size) { return ftruncate(descriptor, (off_t)size) == 0 ? 0 : errno; }
@@ -264,6 +288,12 @@ FPX_INLINE const char *fpx_error_name(int number) {
 /* CPUs that the host may ever have, whatever cpusets hide from this process. */
 FPX_INLINE int fpx_configured_cpus(void) { return (int)sysconf(_SC_NPROCESSORS_CONF); }
 FPX_INLINE int fpx_process_id(void) { return (int)getpid(); }
+/* The calling thread's name, 16 bytes with at least one zero at the end. */
+FPX_INLINE void fpx_process_name(void *name) {
+    memset(name, 0, 16);
+    (void)prctl(PR_GET_NAME, name, 0, 0, 0);
+    ((char *)name)[15] = 0;
+}
 /* When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); 0 if it cannot be read. */
 FPX_INLINE uint64_t fpx_process_start(int pid) {
     char path[32], text[1024];

@@ -102,6 +102,10 @@ int fpx_attach(const char *path, fpx_segment **segment);
 int fpx_detach(fpx_segment *segment);
 /* Whether this process is attached: false in a forked child. */
 bool fpx_is_attached(const fpx_segment *segment);
+/* Whether new sessions belong here: attached, and no other segment has taken the name of this one. A few loads: look when a
+ * verdict is not FPX_INSPECT. Where it is false, attach again for new sessions, release those of this segment with its own lanes
+ * and handles, and detach from it when the last has ended. */
+bool fpx_is_current(const fpx_segment *segment);
 
 /* Opens a lane (16 for each process) of a pool for the calling thread; a closed lane may be opened again by another. */
 int fpx_lane_open(fpx_segment *segment, uint32_t pool, fpx_lane **lane);
