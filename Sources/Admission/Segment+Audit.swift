@@ -1,0 +1,179 @@
+// The keeper's look at its segment: whether the memory is what the algorithm leaves behind, and what becomes of one that is not.
+//
+// Every attached process can write to all of a segment, so a fault in one of them can put any value anywhere. Slow ways give up on
+// what makes no progress (BOUNDS in PoolEngine.swift). The rest is found here, by one thread that looks once a second:
+//
+//  - words that the keeper alone writes are what it has written: header, caps, policies; the loan is that or has been taken away;
+//  - each account is one that operations can make: its phase is known, its credit within the cap of any pool;
+//  - free + all credit = cap, and as many gates are not tight as the pool word says (of one moment, or not judged);
+//  - writers do not have more spare sessions than all credit there is: more would be admitted without anybody's leave.
+//
+// A damaged segment is replaced: the keeper marks it so, and its processes attach to the next one. What they hold here cannot be
+// told exactly any more: `claims` say how much it can be at most.
+
+import CAdmission
+
+/// A word of a segment that is not what it must be.
+public struct Damage: Error, Equatable, Sendable, CustomStringConvertible {
+    /// Which word: `free sessions of pool 0`.
+    public let word: String
+    public let found: Int
+    public let expected: String
+
+    public var description: String { "found \(word) \(found), expected \(expected)" }
+}
+
+/// What the keeper has set a pool to.
+public struct PoolSettings: Equatable, Sendable {
+    public var cap: Int
+    /// Sessions beside the cap, until a deadline in nanoseconds of CLOCK_BOOTTIME.
+    public var borrowed: Int
+    public var deadline: Int64
+    public var policy: OverLimitPolicy
+
+    public init(cap: Int = 0, borrowed: Int = 0, deadline: Int64 = 0, policy: OverLimitPolicy = .bypass) {
+        self.cap = cap
+        self.borrowed = borrowed
+        self.deadline = deadline
+        self.policy = policy
+    }
+}
+
+extension Segment {
+    /// Looks for damage. For one thread of the keeper, while no other one sets caps or policies.
+    ///
+    /// - Parameter settings: of each pool, by its number; those that are missing have never been set.
+    public func audit(_ settings: [PoolSettings]) -> Damage? {
+        for (word, offset, expected) in [
+            ("magic", Layout.headerMagic, Layout.magic), ("version", Layout.headerVersion, Layout.version),
+            ("size", Layout.headerSize, UInt64(Layout.size(cpus: cpus))), ("CPUs", Layout.headerCPUs, UInt64(cpus)),
+            ("pools", Layout.headerPools, UInt64(Limits.pools)), ("fence mode", Layout.headerFence, fenceMode.rawValue),
+        ] {
+            let found = unsafe Word(base, at: offset).load()
+            if found != expected {
+                return Damage(word: word, found: Int(truncatingIfNeeded: found), expected: "\(expected)")
+            }
+        }
+        let stuck = unsafe Word(base, at: Layout.headerDamage).load()
+        if stuck != 0 {
+            return Damage(
+                word: "mark of pool", found: Int(truncatingIfNeeded: stuck) - 1,
+                expected: "none: an operation on it could not be applied")
+        }
+        for engine in engines {
+            let expected = settings.indices.contains(engine.pool) ? settings[engine.pool] : PoolSettings()
+            if let damage = engine.audit(expected) { return damage }
+        }
+        return nil
+    }
+
+    /// Sessions that each process may have at most, of a pool whose words are not to be trusted. Nil: its own words are damaged.
+    package func claims(pool: Int) -> [Int: Int?] {
+        var claims: [Int: Int?] = [:]
+        let engine = engines[pool]
+        engine.forEachLiveSlot { slot in
+            var sum = engine.balance(slot).account.credit
+            var isSound = PoolEngine.creditRange.contains(sum)
+            engine.forEachWriter(of: slot) { writer in
+                let account = writer.account
+                isSound = isSound && PoolEngine.isSound(account)
+                sum &+= account.credit
+            }
+            claims[slot] = isSound ? .some(max(0, sum)) : .some(nil)
+        }
+        return claims
+    }
+
+    /// Ends admissions here for good: another segment takes the name. What is in use stays counted until it ends.
+    public func markReplaced() {
+        guard isAttached else { return }
+        unsafe Word(base, at: Layout.headerReplaced).store(1)
+        for engine in engines { engine.setCap(0, loan: .none) }
+    }
+
+    /// How the file of this segment stands to the one that has its name now.
+    public var place: SegmentPlace { file.place(size: Layout.size(cpus: cpus)) }
+}
+
+extension PoolEngine {
+    /// Credit of one account: sessions that may begin on one writer and end on another.
+    static let creditRange = -(1 << 22)...(1 << 22)
+
+    static func isSound(_ account: Account) -> Bool {
+        [Phase.tight, Phase.loose, Phase.looseLocked, Phase.frozen].contains(account.phase)
+            && creditRange.contains(account.credit)
+    }
+
+    fileprivate func audit(_ expected: PoolSettings) -> Damage? {
+        func damage(_ word: String, _ found: Int, _ expected: String) -> Damage {
+            Damage(word: "\(word) of pool \(pool)", found: found, expected: expected)
+        }
+        let cap = self.cap
+        if cap != expected.cap { return damage("cap", cap, "\(expected.cap)") }
+        let policy = self.policy.load()
+        if policy != expected.policy.rawValue {
+            return damage("policy", Int(truncatingIfNeeded: policy), "\(expected.policy.rawValue)")
+        }
+        let loan = Loan(rawValue: loanWord.load())
+        let ordered = Loan(sessions: expected.borrowed, deadline: UInt64(max(0, expected.deadline)) / 1_000_000)
+        if loan != ordered, loan != .none { return damage("borrowed sessions", loan.sessions, "\(ordered.sessions) or none") }
+        let word = loadPool()
+        if word.knownOperation == nil { return damage("operation", Int(word.high & 15), "0 to 13") }
+        if word.free > cap { return damage("free sessions", word.free, "at most \(cap)") }
+        return auditAccounts(damage) ?? auditSums(damage)
+    }
+
+    private func auditAccounts(_ damage: (String, Int, String) -> Damage) -> Damage? {
+        var found: Damage?
+        forEachSlot { slot in
+            let balance = balance(slot).account
+            if balance.phase != 0, balance.phase != Account.live {
+                found = damage("phase of process slot \(slot)", Int(balance.phase), "0 or \(Account.live)")
+            }
+            if !Self.creditRange.contains(balance.credit) {
+                found = damage("credit of process slot \(slot)", balance.credit, "within \(Self.creditRange)")
+            }
+            forEachWriter(of: slot) { writer in
+                let account = writer.account
+                if !Self.isSound(account) {
+                    found = damage(
+                        "phase \(account.phase) and credit of writer \(Target.index(writer.target)), process slot \(slot)",
+                        account.credit, "phase 0, 1, 2 or 4, and credit within \(Self.creditRange)")
+                }
+            }
+        }
+        return found
+    }
+
+    /// What must add up of one moment. In a pool that never stands still long enough this is left to the next audit.
+    private func auditSums(_ damage: (String, Int, String) -> Damage) -> Damage? {
+        var surplus: Int?
+        for _ in 0..<Self.auditAttempts {
+            let word = begin()
+            var granted = 0
+            var loose = 0
+            var spare = 0
+            forEachSlot { slot in
+                granted &+= balance(slot).account.credit
+                forEachWriter(of: slot) { writer in
+                    let account = writer.account
+                    granted &+= account.credit
+                    if account.phase == Phase.tight { return }
+                    loose += 1
+                    spare &+= writer.spare(account)
+                }
+            }
+            let cap = self.cap
+            guard loadPool().high == word.high else { continue }
+            if word.free + granted != cap { return damage("free and granted sessions", word.free + granted, "the cap, \(cap)") }
+            if word.loose != loose { return damage("number of open gates", word.loose, "\(loose)") }
+            // A session that begins on one writer and ends on another while they are read looks like a spare one too many: for a
+            // moment, and not each time.
+            surplus = min(surplus ?? .max, spare - granted)
+            if surplus ?? 0 <= 0 { return nil }
+        }
+        return surplus.map { damage("spare sessions beyond all that were granted", $0, "0 or fewer") }
+    }
+
+    private static let auditAttempts = 200
+}
