@@ -264,13 +264,6 @@ extension Pool {
         engine.setCap(cap, loan: Loan(sessions: borrowed, deadline: UInt64(max(0, deadline)) / 1_000_000))
     }
 
-    /// What is in force: sessions for good, and borrowed ones until a deadline in nanoseconds of CLOCK_BOOTTIME. Cap and loan are
-    /// read one after the other.
-    package var limits: (cap: Int, borrowed: Int, deadline: Int64) {
-        let loan = Loan(rawValue: engine.loanWord.load())
-        return (engine.cap, loan.sessions, Int64(loan.deadline) * 1_000_000)
-    }
-
     /// Licensed sessions that are in use, or spare with a writer, of which nobody knows how many are: never fewer than are in use.
     public var taken: Int { engine.taken }
 

@@ -26,6 +26,14 @@ public struct PoolSnapshot: Equatable, Sendable {
     public let policy: OverLimitPolicy
     /// The law of conservation: free + granted == cap. Nil: the pool changed all the time while it was looked at.
     public let conservation: Conservation?
+
+    /// With sessions that are in use elsewhere and are taken from this pool's cap.
+    public func adding(inUse more: Int, cap withheld: Int) -> PoolSnapshot {
+        PoolSnapshot(
+            cap: cap + withheld, inUse: inUse + more, free: free, spare: spare, bypassed: bypassed, bypassedPeak: bypassedPeak,
+            fastAdmissions: fastAdmissions, poolAdmissions: poolAdmissions, refused: refused, processes: processes,
+            looseWriters: looseWriters, collects: collects, policy: policy, conservation: conservation)
+    }
 }
 
 /// What the pool has, what all writers and balances hold, and what they must add up to: the cap without what is borrowed.

@@ -67,8 +67,9 @@ extension Segment {
         return nil
     }
 
-    /// Sessions that each process may have at most, of a pool whose words are not to be trusted. Nil: its own words are damaged.
-    package func claims(pool: Int) -> [Int: Int?] {
+    /// Sessions that each process may have at most, by its slot, of a pool whose words are not to be trusted. Nil: its own words
+    /// are damaged.
+    public func claims(pool: Int) -> [Int: Int?] {
         var claims: [Int: Int?] = [:]
         let engine = engines[pool]
         engine.forEachLiveSlot { slot in
@@ -79,10 +80,13 @@ extension Segment {
                 isSound = isSound && PoolEngine.isSound(account)
                 sum &+= account.credit
             }
-            claims[slot] = isSound ? .some(max(0, sum)) : .some(nil)
+            claims.updateValue(isSound ? max(0, sum) : nil, forKey: slot)
         }
         return claims
     }
+
+    /// Whether a living process holds a slot, which is known from a lock and not from the memory.
+    public func holds(slot: Int) -> Bool { (0..<Limits.processes).contains(slot) && (!file.isOpen || file.isLocked(slot)) }
 
     /// Ends admissions here for good: another segment takes the name. What is in use stays counted until it ends.
     public func markReplaced() {
@@ -93,6 +97,15 @@ extension Segment {
 
     /// How the file of this segment stands to the one that has its name now.
     public var place: SegmentPlace { file.place(size: Layout.size(cpus: cpus)) }
+}
+
+extension Pool {
+    /// What the pool is set to now; cap and loan are read one after the other.
+    public var settings: PoolSettings {
+        let loan = Loan(rawValue: engine.loanWord.load())
+        return PoolSettings(
+            cap: engine.cap, borrowed: loan.sessions, deadline: Int64(loan.deadline) * 1_000_000, policy: policy)
+    }
 }
 
 extension PoolEngine {
@@ -108,8 +121,10 @@ extension PoolEngine {
         func damage(_ word: String, _ found: Int, _ expected: String) -> Damage {
             Damage(word: "\(word) of pool \(pool)", found: found, expected: expected)
         }
-        let cap = self.cap
+        let account = capAccount.account
+        let cap = account.credit
         if cap != expected.cap { return damage("cap", cap, "\(expected.cap)") }
+        if account.phase != 0 || account.bound != 0 { return damage("bound of the cap", Int(account.bound), "0, in phase 0") }
         let policy = self.policy.load()
         if policy != expected.policy.rawValue {
             return damage("policy", Int(truncatingIfNeeded: policy), "\(expected.policy.rawValue)")

@@ -14,8 +14,18 @@ import CAdmission
 extension Segment {
     /// Attaches this process as the segment's keeper, with the sessions of the last one (`handlesInUse`).
     ///
+    /// - Parameter file: where the segment's file is, if it does not have its name yet, or not any more: a path under /proc of a
+    ///   process that has it open will do.
     /// - Throws: `keeper` while another keeper lives; else as `attach`.
-    public static func attachKeeper(path: String) throws(SegmentError) -> Segment { try attach(path: path, asKeeper: true) }
+    public static func attachKeeper(path: String, file: String? = nil) throws(SegmentError) -> Segment {
+        guard let file else { return try attach(path: path, asKeeper: true) }
+        fpx_fork_hold()
+        defer { fpx_fork_resume() }
+        var descriptor: Int32 = -1
+        try check(unsafe fpx_file_open_other(file, &descriptor), "open", file)
+        defer { fpx_file_close(descriptor) }
+        return try attach(descriptor, path: path, asKeeper: true)
+    }
 
     static func takeKeeperSlot(
         _ descriptor: Int32, _ memory: UnsafeMutableRawPointer, _ path: String

@@ -115,5 +115,9 @@ extension Segment {
     ///
     /// - Returns: how many processes were found dead.
     @discardableResult
-    public func reap() -> Int { isAttached ? Reaper(engines: engines, file: file).reap() : 0 }
+    public func reap() -> Int {
+        guard isAttached else { return 0 }
+        if slot == Layout.keeperSlot { for engine in engines { engine.collectIfAsked() } }
+        return Reaper(engines: engines, file: file).reap()
+    }
 }

@@ -1,5 +1,6 @@
 /* The two tables: by hook and key (unique), by client end point (several sessions of one connection). */
 #include "fpx_keyed.h"
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -12,6 +13,7 @@
 
 struct fpx_keyed_table {
     struct cds_lfht *by_key, *by_client;
+    pthread_rwlock_t sections; /* held alone while all sessions move to another segment */
     uint64_t seed; /* hashes differ from one start to the next, so that nobody can choose keys that collide */
 };
 
@@ -61,6 +63,7 @@ static struct client client_of(const fpx_record *record) { return (struct client
 fpx_keyed_table *fpx_keyed_create(void) {
     fpx_keyed_table *table = calloc(1, sizeof *table);
     if (!table) return NULL;
+    pthread_rwlock_init(&table->sections, NULL);
     if (getrandom(&table->seed, sizeof table->seed, GRND_NONBLOCK) != sizeof table->seed) table->seed = (uintptr_t)table;
     table->by_key = cds_lfht_new(BUCKETS, BUCKETS, BUCKETS, 0, NULL);
     table->by_client = cds_lfht_new(BUCKETS, BUCKETS, BUCKETS, 0, NULL);
@@ -89,8 +92,18 @@ void fpx_keyed_destroy(fpx_keyed_table *table) {
     free(table);
 }
 
-void fpx_read_begin(void) { rcu_read_lock(); }
-void fpx_read_end(void) { rcu_read_unlock(); }
+void fpx_keyed_enter(fpx_keyed_table *table) {
+    pthread_rwlock_rdlock(&table->sections); /* prefers readers: sections may nest */
+    rcu_read_lock();
+}
+void fpx_keyed_enter_alone(fpx_keyed_table *table) {
+    pthread_rwlock_wrlock(&table->sections);
+    rcu_read_lock();
+}
+void fpx_keyed_leave(fpx_keyed_table *table) {
+    rcu_read_unlock();
+    pthread_rwlock_unlock(&table->sections);
+}
 
 fpx_session *fpx_session_make(void) {
     struct node *node = calloc(1, sizeof *node);

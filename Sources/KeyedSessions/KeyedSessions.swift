@@ -83,12 +83,24 @@ enum State {
 
 /// All keyed sessions of a host. Any thread may call anything.
 public final class KeyedSessions: Sendable {
-    let segment: Segment
-    let pools: [Pool]
+    /// Where sessions are counted and described.
+    final class Place: Sendable {
+        let segment: Segment
+        let pools: [Pool]
+        let journal: Journal
+
+        init(_ segment: Segment, _ journal: consuming Journal) {
+            self.segment = segment
+            self.journal = journal
+            pools = (0..<Limits.pools).compactMap { try? segment.pool($0) }
+        }
+    }
+
+    /// Changes in `move` alone, while nobody is in a read section of the table.
+    let place: Mutex<Place>
     let table: KeyedTable
     let owners = OwnerWatch()
     let counters = Counters()
-    private let journal: Journal
     let memory = Mutex(EndedMemory())
     /// Monotonic time of the last admission of a session that ends with its socket: tells the reconciler whether to look.
     let lastSocketAdmission = Atomic<UInt64>(0)
@@ -102,17 +114,19 @@ public final class KeyedSessions: Sendable {
     public init(segment: Segment, journal path: String) throws(KeyedSessionsError) {
         guard let table = KeyedTable() else { throw .system(call: "malloc", path: path, code: ENOMEM) }
         let kept = segment.handlesInUse()
-        self.segment = segment
         self.table = table
-        pools = (0..<Limits.pools).compactMap { try? segment.pool($0) }
-        journal = try Journal(path: path, isNeeded: !kept.isEmpty)
+        place = Mutex(Place(segment, try Journal(path: path, isNeeded: !kept.isEmpty)))
         let found = Set(kept.compactMap { restore($0) })
         release(owners: found.filter { owners.watch($0)?.isDead == true })
     }
 
+    var segment: Segment { place.withLock { $0.segment } }
+    var pools: [Pool] { place.withLock { $0.pools } }
+
     /// Takes a session over, or gives its handle back. Returns the session's owner, if it is known.
     private func restore(_ handle: SessionHandle) -> Owner? {
-        guard let record = journal.read(handle), let hook = Hook(rawValue: record.hook) else {
+        let place = place.withLock { $0 }
+        guard let record = place.journal.read(handle), let hook = Hook(rawValue: record.hook) else {
             // Its admission was cut short: nobody was told the verdict.
             try? segment.release(handle)
             return nil
@@ -196,7 +210,7 @@ extension KeyedSessions {
         var record = described
         record.handle = handle.rawValue
         record.verdict = verdict.rawValue
-        guard journal.write(record, entry: handle.entry) else {
+        guard place.withLock({ $0 }).journal.write(record, entry: handle.entry) else {
             try? segment.release(handle)
             drop(node)
             return exhausted(request)

@@ -1,9 +1,12 @@
+public import Admission
 import CKeyedTable
 
 /// What can fail while keyed sessions are set up or asked for, with what was found and what was expected.
 public enum KeyedSessionsError: Error, Equatable {
     /// A system call failed.
     case system(call: String, path: String, code: Int32)
+    /// The segment refuses what sessions need.
+    case segment(SegmentError)
     /// The file is no journal of this version while sessions depend on it.
     case journal(path: String, field: String, found: UInt64, expected: UInt64)
     /// A session's key is empty or too long.
@@ -19,6 +22,7 @@ extension KeyedSessionsError: CustomStringConvertible {
         switch self {
         case .system(let call, let path, let code):
             "\(path): \(call) failed: \(unsafe String(cString: fpx_errno_name(code)))"
+        case .segment(let error): "\(error)"
         case .journal(let path, let field, let found, let expected):
             "\(path): not a session journal of this version: found \(field) \(found), expected \(expected); "
                 + "remove the file, and the sessions that it describes end"

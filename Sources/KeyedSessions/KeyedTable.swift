@@ -51,8 +51,15 @@ final class KeyedTable: Sendable {
 
     /// A read section: nodes found in it stay readable to its end. Sections may nest.
     func reading<Result>(_ body: () -> Result) -> Result {
-        fpx_read_begin()
-        defer { fpx_read_end() }
+        unsafe fpx_keyed_enter(table)
+        defer { unsafe fpx_keyed_leave(table) }
+        return body()
+    }
+
+    /// A section that nobody else is in, in a read section or otherwise. It nests in none.
+    func writing<Result>(_ body: () -> Result) -> Result {
+        unsafe fpx_keyed_enter_alone(table)
+        defer { unsafe fpx_keyed_leave(table) }
         return body()
     }
 

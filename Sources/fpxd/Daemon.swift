@@ -22,7 +22,6 @@ final class Daemon: Sendable {
         var license: LicenseStatus
         var limits: [Limit]
         var bandwidth = BandwidthWatch()
-        var attached: [Int: String] = [:]
         /// Comings and goings of processes that are not in the events yet.
         var untold: [(Logger.Level, String)] = []
     }
@@ -30,8 +29,8 @@ final class Daemon: Sendable {
     static let limitRemindedEvery: Duration = .seconds(60)
 
     let places: Places
-    let segment: Segment
-    let pools: [Pool]
+    let host: HostSegment
+    let pools: [HostPool]
     let sharedSeats: SharedSeats
     let sessions: KeyedSessions
     let haproxy: HAProxyAgent?
@@ -59,13 +58,17 @@ final class Daemon: Sendable {
         if let trouble = log.open(settings[Setting.logFile]) { logger.warning("No log file: \(trouble)") }
         let segment = try places.attach { logger.warning("\($0)") }
         let sessions = try KeyedSessions(segment: segment, journal: places.journal)
+        let host = HostSegment(
+            segment, former: places.attachFormer(besides: segment) { logger.warning("\($0)") },
+            pools: LicenseType.allCases.count,
+            maker: HostSegment.Maker(make: places.makeNext, publish: places.publishNext))
         let (keeper, report) = await LicenseKeeper.load(
             LicenseConfiguration(
                 licenseFile: settings[Setting.licenseFile], evaluatesWhenAbsent: !settings.isSet(Setting.licenseFile),
                 stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]],
                 hasAuthority: !settings[Setting.authority].isEmpty))
         let daemon = try Daemon(
-            settings: settings, places: places, segment: segment, sessions: sessions, keeper: keeper,
+            settings: settings, places: places, host: host, sessions: sessions, keeper: keeper,
             license: report.status, log: log, logger: logger)
         daemon.events.note(
             .info, .daemon,
@@ -77,17 +80,17 @@ final class Daemon: Sendable {
     }
 
     private init(
-        settings: Settings, places: Places, segment: Segment, sessions: KeyedSessions, keeper: LicenseKeeper,
+        settings: Settings, places: Places, host: HostSegment, sessions: KeyedSessions, keeper: LicenseKeeper,
         license: LicenseStatus, log: LineLog, logger: Logger
     ) throws {
         self.places = places
-        self.segment = segment
+        self.host = host
         self.sessions = sessions
         self.keeper = keeper
         unitID = try UnitIdentity.load(stateFolder: places.state)
         self.log = log
         self.logger = logger
-        pools = try LicenseType.allCases.map { try segment.pool($0.poolIndex) }
+        pools = host.hostPools
         haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
@@ -101,11 +104,12 @@ final class Daemon: Sendable {
             State(settings: settings, license: license, limits: pools.map { Limit(refused: $0.snapshot().refused) }))
     }
 
+    var segment: Segment { host.segment }
     var settings: Settings { state.withLock { $0.settings } }
     var licenseInForce: LicenseStatus { state.withLock { $0.license } }
     var uptimeSeconds: Int { Int((ContinuousClock.now - startedClock).components.seconds) }
 
-    func pool(_ type: LicenseType) -> Pool { pools[LicenseType.allCases.firstIndex(of: type) ?? 0] }
+    func pool(_ type: LicenseType) -> HostPool { pools[LicenseType.allCases.firstIndex(of: type) ?? 0] }
 }
 
 // MARK: - Licence and policy
@@ -141,7 +145,9 @@ extension Daemon {
     /// Within `applying`.
     private func applyPolicy() {
         let policy: OverLimitPolicy = settings[Setting.overLimit] == "block" ? .block : .bypass
-        for pool in pools where pool.policy != policy { pool.policy = policy }
+        for pool in pools where pool.policy != policy {
+            do { try pool.setPolicy(policy) } catch { events.note(.error, .config, "Policy stays: \(error)") }
+        }
         log.level = Logger.Level(rawValue: settings[Setting.logLevel]) ?? .info
     }
 
@@ -199,13 +205,20 @@ extension Daemon {
 // MARK: - Work that comes round
 
 extension Daemon {
-    /// Each 25 ms: what the dead held comes back. It waits for no disk: telling of it is left to `tick`.
-    func reap() {
-        state.withLock { state in
-            let dead = segment.reap()
-            if dead > 0 { lookForProcesses(&state, dead: dead) }
-        }
+    /// Each 25 ms: what the dead held comes back. It waits for no disk and for no other thread: telling of it is left to `tick`.
+    func reap(_ attendance: inout ProcessWatch) {
+        let dead = host.reap()
+        if let news = attendance.look(at: segment, dead: dead) { state.withLock { $0.untold += news } }
         sessions.tick()
+    }
+
+    /// Each second, on a thread of its own, for it may find memory that makes it slow.
+    func lookAtSegment() {
+        host.look {
+            events.note($0, .daemon, $1)
+        } move: { next, stop in
+            try sessions.move(to: next, journal: places.nextJournal, stop: stop)
+        }
     }
 
     /// Each second. It writes files, and so may take as long as the disk does.
@@ -213,7 +226,6 @@ extension Daemon {
         sampler.sample()
         applyLicense()
         let untold = state.withLock { state in
-            lookForProcesses(&state, dead: 0)
             defer { state.untold = [] }
             return state.untold
         }
@@ -234,23 +246,6 @@ extension Daemon {
         case .below: events.note(.info, .limit, "\(sentence), within the licensed \(licensed) mbits again")
         case nil: break
         }
-    }
-
-    private func lookForProcesses(_ state: inout State, dead: Int) {
-        var now: [Int: String] = [:]
-        for process in segment.processes() where process.slot != segment.slot {
-            now[process.processID] = Host.name(ofProcess: process.processID)
-        }
-        for (process, name) in now where state.attached[process] == nil {
-            state.untold.append((.debug, "\(name) (\(process)) attached"))
-        }
-        for (process, name) in state.attached where now[process] == nil {
-            state.untold.append(
-                dead > 0
-                    ? (.info, "\(name) (\(process)) died: its sessions are back in the pool")
-                    : (.debug, "\(name) (\(process)) detached"))
-        }
-        state.attached = now
     }
 
     private func noteLimit(_ type: LicenseType, _ index: Int) {
@@ -334,5 +329,31 @@ enum Host {
     static func name(ofProcess process: Int) -> String {
         let text = (try? String(contentsOfFile: "/proc/\(process)/comm", encoding: .utf8)) ?? ""
         return text.trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+}
+
+/// Sees processes come and go. For one thread.
+struct ProcessWatch {
+    private static let roundsBetween = 40
+
+    private var rounds = 0
+    private var attached: [Int: String] = [:]
+
+    /// - Returns: what is new, for the events; nil: nothing was looked for in this round.
+    mutating func look(at segment: Segment, dead: Int) -> [(Logger.Level, String)]? {
+        rounds += 1
+        guard dead > 0 || rounds % Self.roundsBetween == 1 else { return nil }
+        var now: [Int: String] = [:]
+        for process in segment.processes() where process.slot != segment.slot { now[process.processID] = process.name }
+        var news: [(Logger.Level, String)] = []
+        for (process, name) in now where attached[process] == nil { news.append((.debug, "\(name) (\(process)) attached")) }
+        for (process, name) in attached where now[process] == nil {
+            news.append(
+                dead > 0
+                    ? (.info, "\(name) (\(process)) died: its sessions are back in the pool")
+                    : (.debug, "\(name) (\(process)) detached"))
+        }
+        attached = now
+        return news
     }
 }

@@ -127,7 +127,8 @@ struct FPXD: AsyncParsableCommand {
     private func serve(_ daemon: Daemon) async throws {
         let manager = ServiceManager(environment: ProcessInfo.processInfo.environment)
         var services: [any Service] = [
-            Rounds.reaping(daemon, manager), Rounds.housekeeping(daemon), CommitOnHangup(daemon: daemon),
+            Rounds.reaping(daemon, manager), Rounds.looking(daemon), Rounds.housekeeping(daemon),
+            CommitOnHangup(daemon: daemon),
             SharingService(seats: daemon.sharedSeats),
         ]
         if let agent = daemon.haproxy {

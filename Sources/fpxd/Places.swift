@@ -150,9 +150,7 @@ final class Places: Sendable {
         do {
             let attached = try Segment.attachKeeper(path: segment)
             // It may be from a time when the group was another one.
-            try Self.letIn(group, to: segmentFolder)
-            try Self.give(segment, to: group, mode: group == nil ? 0o600 : 0o660)
-            attached.placeShardsOnNodes()
+            try prepare(attached, file: segment)
             return attached
         } catch SegmentError.format(let path, let field, let found, let expected) {
             let error = SegmentError.format(path: path, field: field, found: found, expected: expected)
@@ -163,11 +161,77 @@ final class Places: Sendable {
         }
     }
 
+    private func prepare(_ attached: Segment, file: String) throws(DaemonError) {
+        try Self.letIn(group, to: segmentFolder)
+        try Self.give(file, to: group, mode: group == nil ? 0o600 : 0o660)
+        attached.placeShardsOnNodes()
+    }
+
     private func create(replacing: Bool) throws {
         do {
             try Segment.create(path: segment, replacing: replacing)
         } catch SegmentError.exists {
             // Another was faster; whether it is the keeper will show.
         }
+    }
+
+    // MARK: a successor for the segment
+
+    private var nextSegment: String { segment + ".next" }
+    var nextJournal: String { journal + ".next" }
+
+    /// A new segment that does not have its name yet, with us as keeper.
+    func makeNext() throws -> Segment {
+        try Self.makeFolder(segmentFolder, mode: 0o750, group: group)
+        try checkSegmentFolder()
+        for file in [nextSegment, nextJournal] { unlink(file) }
+        try Segment.create(path: nextSegment)
+        let attached = try Segment.attachKeeper(path: segment, file: nextSegment)
+        try prepare(attached, file: nextSegment)
+        return attached
+    }
+
+    /// Gives the new segment the name, and its journal.
+    func publishNext() throws(DaemonError) {
+        for (from, to) in [(nextJournal, journal), (nextSegment, segment)] where rename(from, to) != 0 {
+            throw .system(call: "rename", path: to, code: errno)
+        }
+    }
+
+    /// Segments that have lost this name and that processes of this host still use, with us as keeper: an earlier daemon has
+    /// replaced them, or somebody has removed the file while there was none.
+    ///
+    /// - Parameter note: told what is there and cannot be followed.
+    func attachFormer(besides current: Segment, note: (String) -> Void) -> [Segment] {
+        var seen: Set<[UInt64]> = []
+        var former: [Segment] = []
+        for process in (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? [] where Int32(process) != nil {
+            let folder = "/proc/\(process)/fd"
+            for descriptor in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] {
+                let link = "\(folder)/\(descriptor)"
+                guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: link),
+                    target == segment + " (deleted)" || target == nextSegment + " (deleted)"
+                else { continue }
+                var status = stat()
+                guard stat(link, &status) == 0, seen.insert([UInt64(status.st_dev), UInt64(status.st_ino)]).inserted else {
+                    continue
+                }
+                do {
+                    let found = try Segment.attachKeeper(path: segment, file: link)
+                    let unknown = found.handlesInUse()
+                    for handle in unknown { try? found.release(handle) }
+                    let held = found.processes().filter { $0.slot != found.slot && $0.isAlive }
+                    if held.isEmpty { found.detach() } else { former.append(found) }
+                    if !unknown.isEmpty {
+                        note(
+                            "\(unknown.count) sessions of wire hooks in a removed segment cannot be followed: they are not counted"
+                        )
+                    }
+                } catch {
+                    note("Process \(process) uses a removed segment that cannot be followed: \(error)")
+                }
+            }
+        }
+        return former
     }
 }

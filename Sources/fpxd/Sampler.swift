@@ -37,10 +37,10 @@ final class Sampler: Sendable {
     /// Seconds that the current speed is an average of.
     static let speedWindow = 10
 
-    private let pools: [Pool]
+    private let pools: [HostPool]
     private let state = Mutex(State())
 
-    init(pools: [Pool], at now: ContinuousClock.Instant = .now) {
+    init(pools: [HostPool], at now: ContinuousClock.Instant = .now) {
         self.pools = pools
         state.withLock { state in
             // What was there before this process is not a set-up of now.
@@ -80,7 +80,7 @@ final class Sampler: Sendable {
     }
 
     /// New counters of all writers, and how many sessions were asked for since the old ones.
-    private static func count(_ pools: [Pool], since old: [WriterName: UInt64]) -> ([WriterName: UInt64], Int) {
+    private static func count(_ pools: [HostPool], since old: [WriterName: UInt64]) -> ([WriterName: UInt64], Int) {
         var counters: [WriterName: UInt64] = [:]
         var started: UInt64 = 0
         for (pool, writers) in pools.enumerated().map({ ($0, $1.writers()) }) {

@@ -56,8 +56,9 @@ extension Rounds {
             let clock = ContinuousClock()
             var nextWatchdog = clock.now
             var trouble = ""
+            var attendance = ProcessWatch()
             return {
-                daemon.reap()
+                daemon.reap(&attendance)
                 do {
                     try sockets?.tick()
                     trouble = ""
@@ -72,6 +73,11 @@ extension Rounds {
                 }
             }
         }
+    }
+
+    /// Whether the segment is in order.
+    static func looking(_ daemon: Daemon) -> Rounds {
+        Rounds(name: "segment", interval: 1) { { daemon.lookAtSegment() } }
     }
 
     /// Samples, licence, events.
@@ -109,7 +115,7 @@ struct HAProxyAgent: Service {
     /// Nil: the settings say that it is not to be served.
     ///
     /// - Parameter meter: the pool that haproxy's bytes count in; the licence has one bandwidth for all types.
-    init?(_ places: Places, sessions: KeyedSessions, meter: Pool, logger: Logger) throws {
+    init?(_ places: Places, sessions: KeyedSessions, meter: HostPool, logger: Logger) throws {
         guard let paths = places.haproxy else { return nil }
         sockets = [paths.agent, paths.ring]
         var logger = logger

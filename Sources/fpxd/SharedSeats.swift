@@ -7,7 +7,6 @@ import Foundation
 import Licensing
 import Logging
 import SeatSharing
-import struct Admission.Pool
 import struct SeatSharing.Unit
 import Settings
 import Synchronization
@@ -52,7 +51,7 @@ final class SharedSeats: Sendable {
 
     private static let lookedEvery: Nanoseconds = 250 * .millisecond
 
-    let pools: [Pool]
+    let pools: [HostPool]
     /// Nil: by the settings this unit shares nothing.
     let link: Link?
     private let records: LentRecords
@@ -63,7 +62,7 @@ final class SharedSeats: Sendable {
     ///   - pools: of each licence type.
     ///   - note: told what people should know.
     init(
-        _ settings: Settings, pools: [Pool], stateFolder: String, license: LicenseStatus,
+        _ settings: Settings, pools: [HostPool], stateFolder: String, license: LicenseStatus,
         note: @escaping @Sendable (Logger.Level, EventLog.Subject, String) -> Void
     ) throws {
         self.pools = pools
@@ -230,7 +229,7 @@ final class SharedSeats: Sendable {
     }
 
     private func set(
-        _ pool: Pool, _ type: SeatType, _ own: Int, _ borrowed: Int, until: Nanoseconds, _ state: inout State
+        _ pool: HostPool, _ type: SeatType, _ own: Int, _ borrowed: Int, until: Nanoseconds, _ state: inout State
     ) {
         let now = pool.limits
         let deadline = max(0, until) / .millisecond * .millisecond

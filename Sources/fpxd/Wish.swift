@@ -2,7 +2,6 @@
 
 import Admission
 import SeatSharing
-import struct Admission.Pool
 import struct SeatSharing.Unit
 
 /// It rises at once and falls when nothing has asked for as much for three quarters of a second, so that seats do not wander with
@@ -20,7 +19,7 @@ struct Wish {
     /// - Parameter available: what the pool has; of a type that nobody has bought nothing is asked for in advance.
     /// - Returns: nil, where the last look is not long ago.
     mutating func look(
-        at pools: [Pool], sessionsPerSeat: Int, available: Seats, now: Instant
+        at pools: [HostPool], sessionsPerSeat: Int, available: Seats, now: Instant
     ) -> (used: Seats, demand: Seats)? {
         guard latest == Instant(.min) || now - latest >= Self.lookedEvery else { return nil }
         latest = now

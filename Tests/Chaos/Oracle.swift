@@ -176,7 +176,7 @@ final class Oracle: @unchecked Sendable {
     private func read() -> [Limit] {
         units.flatMap { unit in
             unit.pools.map { pool in
-                let limits = pool.limits
+                let limits = pool.settings
                 return Limit(cap: limits.cap, borrowed: limits.borrowed, deadline: limits.deadline)
             }
         }

@@ -60,7 +60,7 @@ extension EndToEnd.Sharing {
         let killed = ContinuousClock.now
         try lender.daemon.start()
         if ContinuousClock.now - killed < .seconds(2) {
-            #expect((5 * Self.perSeat...(40 - lent) * Self.perSeat).contains(lender.pool.limits.cap))
+            #expect((5 * Self.perSeat...(40 - lent) * Self.perSeat).contains(lender.pool.settings.cap))
         }
         #expect(try lender.view().problems.contains { $0.contains("seats may be lent from before this start") })
         try expectEventually("what was lent is known") { try lender.tells("What was lent before this start is back, or known") }

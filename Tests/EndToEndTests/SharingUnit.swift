@@ -157,7 +157,7 @@ final class CapWatch: Sendable {
     private static func together(_ pools: [Pool]) -> [Int]? {
         func read() -> [[Int64]] {
             pools.map {
-                let limits = $0.limits; return [Int64(limits.cap), Int64(limits.borrowed), limits.deadline]
+                let limits = $0.settings; return [Int64(limits.cap), Int64(limits.borrowed), limits.deadline]
             }
         }
         let first = read()
@@ -270,7 +270,7 @@ final class SharingUnit: Sendable {
         let start = ContinuousClock.now
         let came = eventually(within: seconds) { pool.capNow() == seats * Self.sessionsPerSeat }
         #expect(
-            came, "\(serial): found \(pool.limits), expected \(seats) seats; \(daemon.log.suffix(1500))",
+            came, "\(serial): found \(pool.settings), expected \(seats) seats; \(daemon.log.suffix(1500))",
             sourceLocation: sourceLocation)
         return ContinuousClock.now - start
     }

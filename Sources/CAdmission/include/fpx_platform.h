@@ -207,6 +207,11 @@ FPX_INLINE int fpx_file_open(const char *path, bool create, unsigned int mode, i
     *descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT | O_EXCL : 0), (mode_t)mode);
     return *descriptor >= 0 ? 0 : errno;
 }
+/* The same for a link, such as those under /proc. */
+FPX_INLINE int fpx_file_open_other(const char *path, int *descriptor) {
+    *descriptor = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    return *descriptor >= 0 ? 0 : errno;
+}
 typedef struct fpx_file_status {
     int64_t size;
     uint64_t device, inode, links;

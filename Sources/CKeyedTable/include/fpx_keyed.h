@@ -48,9 +48,11 @@ fpx_keyed_table *fpx_keyed_create(void);
 /* Frees all nodes. No other thread may use the table. */
 void fpx_keyed_destroy(fpx_keyed_table *table);
 
-/* Nodes found between these two stay readable until the second. */
-void fpx_read_begin(void);
-void fpx_read_end(void);
+/* Nodes found between these two stay readable until the second. Many threads at a time, and sections may nest. */
+void fpx_keyed_enter(fpx_keyed_table *table);
+void fpx_keyed_leave(fpx_keyed_table *table);
+/* The same with nobody else between the two. */
+void fpx_keyed_enter_alone(fpx_keyed_table *table);
 
 /* A node of zeros in no table; NULL: no memory. */
 fpx_session *fpx_session_make(void);

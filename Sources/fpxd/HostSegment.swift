@@ -1,0 +1,286 @@
+// HostSegment: the counters of this host. One segment is in force; it is looked at once a second, and replaced where its file is gone
+// or its memory is not what the engine leaves behind.
+//
+// A replacement loses nobody: (1) a new segment is made beside the old one, with caps of 0; (2) the old one is marked, and admits
+// nobody any more; (3) the sessions of wire hooks move over; (4) the new one gets the name; (5) it gets the caps, less what is in
+// progress in former ones, which is looked at with each reaping. Workers find the mark when they are refused, and attach again.
+//
+// Three threads come here: the reaper, the one that looks, and whoever sets caps. Whoever reads figures waits for none of them:
+// no lock that they take is held while the memory is read.
+
+import Admission
+import AdmissionNUMA
+import Foundation
+import Logging
+import Synchronization
+
+final class HostSegment: Sendable {
+    private struct Segments {
+        var current: Segment
+        var former: [FormerSegment] = []
+        /// What was reported to segments that are over.
+        var traffic: [Traffic]
+    }
+
+    private struct Caps {
+        /// For the host as a whole.
+        var wanted: [PoolSettings]
+        /// In the segment in force.
+        var applied: [PoolSettings]
+    }
+
+    private struct Seen {
+        /// When the segment was last found in order.
+        var attendance = Attendance()
+        var refusedProcesses = 0
+        var fenceErrors: Set<Int> = []
+        var trouble = ""
+    }
+
+    typealias Note = @Sendable (Logger.Level, String) -> Void
+
+    /// Makes a new segment that does not have its name yet, and gives it that.
+    struct Maker: Sendable {
+        let make: @Sendable () throws -> Segment
+        let publish: @Sendable () throws -> Void
+    }
+
+    private let pools: Int
+    private let maker: Maker
+    private let segments: Mutex<Segments>
+    /// For moments.
+    private let caps: Mutex<Caps>
+    /// Held while caps are made those of the engine; `caps` and `segments` may be taken within it.
+    private let applying = Mutex(())
+    private let seen = Mutex(Seen())
+
+    /// - Parameters:
+    ///   - former: segments that have lost the name before this process was there, attached as keeper.
+    ///   - pools: how many of the segment's pools the daemon sets: those of the licence types.
+    init(_ segment: Segment, former: [Segment], pools: Int, maker: Maker) {
+        self.pools = pools
+        self.maker = maker
+        let found = (0..<pools).map { Self.settings(segment, $0) }
+        segments = Mutex(Segments(current: segment, traffic: Array(repeating: Traffic(), count: pools)))
+        caps = Mutex(Caps(wanted: found, applied: found))
+        for segment in former { retire(segment, attendance: nil, found) }
+        seen.withLock { $0.refusedProcesses = segment.refusedProcesses }
+    }
+
+    // MARK: what others read
+
+    var segment: Segment { segments.withLock { $0.current } }
+    var hostPools: [HostPool] { (0..<pools).map { HostPool(host: self, index: $0) } }
+
+    func current(pool: Int) -> Pool { Self.pool(segment, pool) }
+
+    private static func pool(_ segment: Segment, _ pool: Int) -> Pool {
+        do { return try segment.pool(pool) } catch { preconditionFailure("\(error)") }
+    }
+
+    private static func settings(_ segment: Segment, _ index: Int) -> PoolSettings { pool(segment, index).settings }
+
+    /// Sessions in progress in segments that are not in force any more.
+    func takenBefore(pool: Int) -> Int { segments.withLock { $0.former }.reduce(0) { $0 + $1.taken(pool: pool) } }
+
+    func settings(of pool: Int) -> PoolSettings { caps.withLock { $0.wanted[pool] } }
+
+    /// Sessions of the cap that the segment in force does not have, for they are in progress in former ones.
+    func withheld(pool: Int) -> Int { caps.withLock { $0.wanted[pool].cap - $0.applied[pool].cap } }
+
+    func traffic(pool: Int) -> Traffic {
+        let (current, former, over) = segments.withLock { ($0.current, $0.former, $0.traffic[pool]) }
+        var sum = over
+        for segment in [current] + former.map(\.segment) where segment.isAttached {
+            if let traffic = try? segment.pool(pool).traffic() { sum.add(traffic) }
+        }
+        return sum
+    }
+
+    // MARK: caps
+
+    func set(_ pool: Int, _ change: (inout PoolSettings) -> Void) throws(SegmentError) {
+        try applying.withLock { _ throws(SegmentError) in
+            let before = settings(of: pool)
+            var settings = before
+            change(&settings)
+            caps.withLock { $0.wanted[pool] = settings }
+            do throws(SegmentError) {
+                try apply(pool)
+            } catch {
+                caps.withLock { $0.wanted[pool] = before }
+                throw error
+            }
+        }
+    }
+
+    /// Within `applying`.
+    private func apply(_ index: Int) throws(SegmentError) {
+        var (settings, applied) = caps.withLock { ($0.wanted[index], $0.applied[index]) }
+        let before = takenBefore(pool: index)
+        settings.borrowed = max(0, settings.borrowed - max(0, before - settings.cap))
+        settings.cap = max(0, settings.cap - before)
+        if settings.borrowed == 0 { settings.deadline = 0 }
+        if settings == applied { return }
+        let pool = current(pool: index)
+        try pool.setCap(settings.cap, borrowed: settings.borrowed, until: settings.deadline)
+        if pool.policy != settings.policy { pool.policy = settings.policy }
+        applied = settings
+        caps.withLock { $0.applied[index] = applied }
+    }
+
+    /// Within `applying`. A cap that was accepted before is not refused later, but for a segment that is lost: that is looked at.
+    private func applyAll() { for pool in 0..<pools { try? apply(pool) } }
+
+    // MARK: the reaper
+
+    /// Takes back what the dead held, in all segments. Each 25 ms.
+    /// - Returns: how many processes were found dead.
+    func reap() -> Int {
+        let (current, former) = segments.withLock { ($0.current, $0.former) }
+        var dead = current.reap()
+        if former.isEmpty { return dead }
+        for segment in former { dead += segment.reap() }
+        applying.withLock { _ in applyAll() }
+        let over = former.filter(\.isOver)
+        for segment in over { bury(segment) }
+        return dead
+    }
+
+    private func bury(_ former: FormerSegment) {
+        segments.withLock { segments in
+            segments.former.removeAll { $0 === former }
+            for pool in 0..<pools {
+                if former.segment.isAttached, let traffic = try? former.segment.pool(pool).traffic() {
+                    segments.traffic[pool].add(traffic)
+                }
+            }
+        }
+        former.segment.detach()
+    }
+
+    // MARK: the look
+
+    /// Looks whether the segment is in order, and replaces it if not. Each second, by one thread.
+    ///
+    /// - Parameter move: takes the sessions of wire hooks over to a new segment.
+    func look(note: Note, move: (_ next: Segment, _ stop: () -> Void) throws -> Void) {
+        let current = segment
+        guard let fault = fault(of: current) else {
+            let attendance = Attendance(current, pools: pools)
+            seen.withLock { $0.attendance = attendance }
+            tell(current, note)
+            return
+        }
+        do {
+            try replace(current, fault, note, move)
+            seen.withLock { $0.trouble = "" }
+        } catch {
+            let text = "\(fault.description); no new one can be made: \(error)"
+            let isNews = seen.withLock { seen in
+                defer { seen.trouble = text }
+                return seen.trouble != text
+            }
+            if isNews { note(.critical, text) }
+        }
+    }
+
+    private struct Fault {
+        let description: String
+        /// Whether the words of the memory still say who has what.
+        let isSound: Bool
+    }
+
+    private func fault(of segment: Segment) -> Fault? {
+        let path = segment.path
+        guard segment.isAttached else { return Fault(description: "\(path): its memory is lost", isSound: false) }
+        switch segment.place {
+        case .there: break
+        case .gone: return Fault(description: "\(path): the file of the shared counters was removed", isSound: true)
+        case .taken: return Fault(description: "\(path): another file has the name of the shared counters", isSound: true)
+        case .cut(let bytes):
+            return Fault(description: "\(path): found \(bytes) bytes, expected the whole file", isSound: false)
+        }
+        // Whoever sets caps meanwhile makes the first look find a difference, and the second one none.
+        for attempt in 0..<3 {
+            let applied = caps.withLock { $0.applied }
+            guard let damage = segment.audit(applied) else { return nil }
+            if attempt == 2 { return Fault(description: "\(path): damaged: \(damage)", isSound: false) }
+        }
+        return nil
+    }
+
+    private func replace(
+        _ old: Segment, _ fault: Fault, _ note: Note, _ move: (Segment, () -> Void) throws -> Void
+    ) throws {
+        let next = try maker.make()
+        do {
+            try move(next) { old.markReplaced() }
+        } catch {
+            next.detach()
+            throw error
+        }
+        let attendance = fault.isSound ? nil : presence(in: old)
+        applying.withLock { _ in
+            retire(old, attendance: attendance, caps.withLock { $0.applied })
+            segments.withLock { $0.current = next }
+            let found = (0..<pools).map { Self.settings(next, $0) }
+            caps.withLock { $0.applied = found }
+            applyAll()
+        }
+        // From here on workers come. If it fails the next look finds a segment without its name.
+        try maker.publish()
+        let going = (0..<pools).reduce(0) { $0 + takenBefore(pool: $1) }
+        let certainty = fault.isSound ? "" : " at most"
+        note(
+            .critical,
+            "\(fault.description); replaced: new sessions are counted in a new one, and\(certainty) \(going) of the old one stay "
+                + "counted until they end")
+    }
+
+    /// Who is in a segment that is not to be trusted: as its words say where they make sense, else as they last did.
+    private func presence(in segment: Segment) -> Attendance {
+        let last = seen.withLock { $0.attendance }
+        guard segment.isAttached else { return last }
+        var now = Attendance(segment, pools: pools)
+        let known = Dictionary(last.processes.map { ($0.slot, $0) }) { first, _ in first }
+        now.processes = now.processes.map { process in
+            guard let before = known[process.slot], before.processID == process.processID else { return process }
+            return Attendance.Process(
+                slot: process.slot, processID: process.processID, startTime: process.startTime,
+                claims: zip(process.claims, before.claims).map { $0 ?? $1 }, isVisible: process.isVisible)
+        }
+        return now
+    }
+
+    /// - Parameter settings: what its pools were set to.
+    private func retire(_ segment: Segment, attendance: Attendance?, _ settings: [PoolSettings]) {
+        let caps = settings.map { $0.cap + $0.borrowed }
+        segments.withLock { $0.former.append(FormerSegment(segment, attendance: attendance, caps: caps)) }
+    }
+
+    /// What the segment counts and nobody would see.
+    private func tell(_ segment: Segment, _ note: Note) {
+        let refused = segment.refusedProcesses
+        let deaf = segment.processes().filter { $0.fenceError != 0 }
+        let (more, newlyDeaf) = seen.withLock { seen in
+            defer {
+                seen.refusedProcesses = refused
+                seen.fenceErrors = Set(deaf.map(\.processID))
+            }
+            return (refused - seen.refusedProcesses, deaf.filter { !seen.fenceErrors.contains($0.processID) })
+        }
+        if more > 0 {
+            note(
+                .error,
+                "All \(Limits.processes - 1) process slots are taken: \(more) attempts to attach were refused, and the sessions of "
+                    + "those processes get the verdict for a host without fpxd")
+        }
+        for process in newlyDeaf {
+            note(
+                .error,
+                "\(process.name) (\(process.processID)): the kernel refuses membarrier since it attached (errno "
+                    + "\(process.fenceError)); near the limit fpxd collects spare sessions in its place: allow the system call")
+        }
+    }
+}
