@@ -349,7 +349,8 @@ extension EndToEnd.Bandwidth {
         try Segment.create(path: path)
         defer { unlink(path) }
         let segment = try Segment.attach(path: path)
-        let pools = try (0..<3).map { try segment.pool($0) }
+        let host = HostSegment(segment, former: [], pools: 3, maker: .init(make: { throw CancellationError() }, publish: {}))
+        let pools = host.hostPools
         try pools[1].report(bytesIn: 777, out: 777)
         var now = ContinuousClock.now
         let sampler = Sampler(pools: pools, at: now)

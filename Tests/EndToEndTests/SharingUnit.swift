@@ -116,7 +116,7 @@ func bootTime() -> Int64 {
 extension Pool {
     /// Sessions that are admitted now at most: for good, and borrowed ones until their end.
     func capNow() -> Int {
-        let limits = limits
+        let limits = settings
         return limits.cap + (bootTime() < limits.deadline ? limits.borrowed : 0)
     }
 }
