@@ -160,12 +160,14 @@ let package = Package(
         .executableTarget(
             name: "AuthorityLoad",
             dependencies: [
-                "AuthorityAPI", "AuthorityServer", "ControlAPI", "Licensing",
+                "AuthorityAPI", "AuthorityServer", "ControlAPI", "Licensing", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"), .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ], path: "Tests/AuthorityLoad", swiftSettings: toolSettings),
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: toolSettings),
+        .target(name: "CTestSupport", path: "Tests/CTestSupport"),
+        .target(
+            name: "TestSupport", dependencies: ["CTestSupport"], path: "Tests/TestSupport", swiftSettings: toolSettings),
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission", "TestSupport"],
             exclude: ["Golden"], swiftSettings: toolSettings),
@@ -235,7 +237,9 @@ let package = Package(
 
 // The engine and its tests alone, without any package: quick to build again under a sanitizer.
 if Context.environment["FPX_ONLY"] == "engine" {
-    let engine: Set = ["CAdmission", "CNUMA", "Admission", "AdmissionC", "AdmissionNUMA", "AdmissionTests", "TestSupport"]
+    let engine: Set = [
+        "CAdmission", "CNUMA", "CTestSupport", "Admission", "AdmissionC", "AdmissionNUMA", "AdmissionTests", "TestSupport",
+    ]
     package.targets.removeAll { !engine.contains($0.name) }
     package.dependencies = []
 }

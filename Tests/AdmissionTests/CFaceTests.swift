@@ -5,6 +5,7 @@ import AdmissionC
 import CAdmission
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 private let numbers = Atomic<Int>(0)
@@ -181,6 +182,7 @@ private func expect(
         let fixture = try Fixture()
         let (segment, limit) = (fixture.segment, UInt64(Limits.report))
         let observer = try Segment.attach(path: fixture.path)
+        defer { observer.detach() }
         #expect(limit == 1 << 50)  // FPX_REPORT_MAX, which is too complex a macro for Swift
         #expect(fpx_report_bytes(segment, 2, 10, 20) == ok)
         #expect(fpx_report_bytes(segment, 2, 0, limit) == ok)
@@ -302,6 +304,7 @@ private func expect(
         let fixture = try Fixture()
         let observer = try Segment.attach(path: fixture.path)
         defer { observer.detach() }
+        defer { observer.detach() }
         let segment = fixture.segment
         let lane = try fixture.lane()
         var session: fpx_session = 0
@@ -371,17 +374,9 @@ private struct Run {
     let output: String
 
     init(_ arguments: [String], environment: [String: String] = [:]) throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = arguments
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = pipe
-        try process.run()
-        output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        status = process.terminationStatus
+        let ended = try ChildProcess.run(
+            arguments, environment: ProcessInfo.processInfo.environment.merging(environment) { $1 })
+        (status, output) = (ended.status, ended.text)
     }
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// The fast path is frozen as counts that do not depend on the machine's speed: a regression is a diff, not a noisy number.
@@ -116,17 +117,8 @@ import Testing
     }
 
     private func run(_ program: String, _ arguments: [String]) throws -> String {
-        let process = Process()
-        process.executableURL = URL(filePath: program)
-        process.arguments = arguments
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = pipe
-        try process.run()
-        let data = pipe.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        let output = String(decoding: data, as: UTF8.self)
-        try #require(process.terminationStatus == 0, "\(program) \(arguments.joined(separator: " ")): \(output.suffix(500))")
-        return output
+        let ended = try ChildProcess.run([program] + arguments)
+        try #require(ended.status == 0, "\(program) \(arguments.joined(separator: " ")): \(ended.text.suffix(500))")
+        return ended.text
     }
 }

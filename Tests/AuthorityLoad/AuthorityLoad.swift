@@ -14,6 +14,7 @@ import Licensing
 import NIOCore
 import NIOSSL
 import Synchronization
+import TestSupport
 
 @main
 struct AuthorityLoad: AsyncParsableCommand {
@@ -39,8 +40,8 @@ struct AuthorityLoad: AsyncParsableCommand {
         let bench = try await Bench(folder: folder, units: units, connections: connections)
         let server = try bench.serve(program)
         defer {
-            server.terminate()
-            server.waitUntilExit()
+            server.signal(SIGTERM)
+            server.wait()
         }
         let port = try bench.port(of: server)
         print("first licences: \(try await bench.ask(units, port: port))")
@@ -98,31 +99,20 @@ private struct Bench {
     }
 
     private func openssl(_ arguments: String...) throws {
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = ["openssl"] + arguments
-        process.standardError = FileHandle.nullDevice
-        try process.run()
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else {
-            throw Failure("openssl: found status \(process.terminationStatus), expected 0")
-        }
+        let ended = try ChildProcess.run(["openssl"] + arguments)
+        guard ended.status == 0 else { throw Failure("openssl: found status \(ended.status), expected 0: \(ended.text)") }
     }
 
-    func serve(_ program: String) throws -> Process {
-        let process = Process()
-        process.executableURL = URL(filePath: program)
-        process.arguments = [
-            "serve", "--database", folder + "/authority.db", "--listen", "127.0.0.1:0", "--certificate", folder + "/tls.pem",
-            "--key", folder + "/tls.key", "--rate-per-account", "0", "--rate-per-address", "0",
-        ]
+    func serve(_ program: String) throws -> ChildProcess {
         try Data().write(to: URL(filePath: folder + "/log"))
-        process.standardError = try FileHandle(forWritingTo: URL(filePath: folder + "/log"))
-        try process.run()
-        return process
+        return try ChildProcess(
+            [
+                program, "serve", "--database", folder + "/authority.db", "--listen", "127.0.0.1:0", "--certificate",
+                folder + "/tls.pem", "--key", folder + "/tls.key", "--rate-per-account", "0", "--rate-per-address", "0",
+            ], output: .inherited, error: .file(folder + "/log"))
     }
 
-    func port(of server: Process) throws -> Int {
+    func port(of server: ChildProcess) throws -> Int {
         while true {
             let log = String(decoding: try Data(contentsOf: URL(filePath: folder + "/log")), as: UTF8.self)
             if let line = log.split(separator: "\n").first(where: { $0.hasPrefix("ready: ") }),
@@ -130,7 +120,7 @@ private struct Bench {
             {
                 return Int(port) ?? 0
             }
-            guard server.isRunning else { throw Failure("serve: found that it has ended, expected `ready: `\n\(log)") }
+            guard server.status == nil else { throw Failure("serve: found that it has ended, expected `ready: `\n\(log)") }
             usleep(20_000)
         }
     }

@@ -24,21 +24,16 @@ import Testing
         let certificates = try Certificates.shared.get()
         let log = folder.path + "/serve.log"
         try folder.write("", "serve.log")
-        let process = Process()
-        process.executableURL = URL(filePath: program)
-        process.arguments =
+        let process = try ChildProcess(
             [
-                "serve", "--database", folder.path + "/authority.db", "--listen", "127.0.0.1:0", "--certificate",
+                program, "serve", "--database", folder.path + "/authority.db", "--listen", "127.0.0.1:0", "--certificate",
                 certificates.path("server.pem"), "--key", certificates.path("server.key"),
-            ] + arguments
-        process.standardError = try FileHandle(forWritingTo: URL(filePath: log))
-        try process.run()
-        defer { if process.isRunning { process.terminate() } }
+            ] + arguments, output: .inherited, error: .file(log))
         func text() throws -> String { String(decoding: try Data(contentsOf: URL(filePath: log)), as: UTF8.self) }
         while true {
-            if !process.isRunning {
+            if let status = process.status {
                 Issue.record("serve has ended: \(try text())")
-                return (process.terminationStatus, try text())
+                return (status, try text())
             }
             if let line = try text().split(separator: "\n").first(where: { $0.hasPrefix("ready: ") }),
                 let port = line.split(separator: ":").last?.prefix(while: \.isNumber)
@@ -48,9 +43,9 @@ import Testing
             }
             try await Task.sleep(for: .milliseconds(20))
         }
-        process.terminate()
-        try await blocking { process.waitUntilExit() }
-        return (process.terminationStatus, try text())
+        process.signal(SIGTERM)
+        let status = try await blocking { process.wait() }
+        return (status, try text())
     }
 
     /// A name without a folder is a file in the folder that we are in.

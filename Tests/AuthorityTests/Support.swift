@@ -134,22 +134,11 @@ func blocking<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) a
 typealias Outcome = (status: Int32, output: String, error: String)
 
 /// Runs a program to its end.
-func run(_ command: [String]) async throws -> Outcome { try await blocking { try runBlocking(command) } }
-
-private func runBlocking(_ command: [String]) throws -> Outcome {
-    let process = Process()
-    process.executableURL = URL(filePath: "/usr/bin/env")
-    process.arguments = command
-    let (output, error) = (Pipe(), Pipe())
-    process.standardOutput = output
-    process.standardError = error
-    try process.run()
-    // What programs here write to stderr is less than a pipe holds.
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    return (
-        process.terminationStatus, text, String(decoding: error.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    )
+func run(_ command: [String]) async throws -> Outcome {
+    try await blocking {
+        let ended = try ChildProcess.run(command)
+        return (ended.status, ended.output, ended.error)
+    }
 }
 
 /// The command as a person runs it: built beside these tests.

@@ -15,24 +15,17 @@ import WebAPI
     private func exchange(_ port: Int, _ text: String) async throws -> (answer: String, seconds: Double) {
         let authority = try Certificates.shared.get().path("ca.pem")
         return try await blocking {
-            let process = Process()
-            process.executableURL = URL(filePath: "/usr/bin/env")
-            process.arguments = [
-                "openssl", "s_client", "-quiet", "-connect", "localhost:\(port)", "-servername", "localhost", "-CAfile",
-                authority, "-verify_return_error",
-            ]
-            let (input, output) = (Pipe(), Pipe())
-            process.standardInput = input
-            process.standardOutput = output
-            let trouble = Pipe()
-            process.standardError = trouble
             let begin = ContinuousClock.now
-            try process.run()
-            try input.fileHandleForWriting.write(contentsOf: Data(text.utf8))
-            let answer = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-            process.waitUntilExit()
+            let process = try ChildProcess(
+                [
+                    "openssl", "s_client", "-quiet", "-connect", "localhost:\(port)", "-servername", "localhost", "-CAfile",
+                    authority, "-verify_return_error",
+                ], input: .pipe, output: .pipe, error: .pipe)
+            try process.input?.write(contentsOf: Data(text.utf8))
+            let answer = String(decoding: try process.output?.readToEnd() ?? Data(), as: UTF8.self)
+            process.wait()
             if answer.isEmpty {
-                let text = String(decoding: trouble.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+                let text = String(decoding: try process.error?.readToEnd() ?? Data(), as: UTF8.self)
                 Issue.record("s_client has heard nothing: \(text)")
             }
             return (answer, (ContinuousClock.now - begin) / .seconds(1))

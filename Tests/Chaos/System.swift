@@ -3,6 +3,7 @@
 import Admission
 import Foundation
 import Synchronization
+import TestSupport
 
 /// What ends a campaign that cannot go on; a broken law is a `Violation`.
 enum ChaosError: Error, CustomStringConvertible {
@@ -96,98 +97,53 @@ func die(_ text: String, _ status: Int32) -> Never {
 
 /// A process that was started here, and is ended here if by nobody else.
 final class Child {
-    let processID: pid_t
-    private(set) var isEnded = false
+    private let process: ChildProcess
 
     /// - Parameters:
     ///   - place: the namespaces to start it in; nil: this one's.
     ///   - output: a file for what it prints; added to its end.
     init(_ words: [String], in place: Place? = nil, environment: [String: String] = [:], output: String) throws(ChaosError) {
-        let descriptor = open(output, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw .system(call: "open", path: output, code: errno) }
-        defer { close(descriptor) }
-        processID = try spawn(words, in: place, environment: environment, output: descriptor)
+        process = try started(words) { () throws(ChildProcess.Failure) in
+            try ChildProcess(
+                entering(place, words), environment: ProcessInfo.processInfo.environment.merging(environment) { $1 },
+                output: .file(output))
+        }
     }
 
-    deinit { end() }
+    var processID: pid_t { process.processID }
 
-    func signal(_ number: Int32) { if !isEnded { kill(processID, number) } }
+    func signal(_ number: Int32) { process.signal(number) }
 
     /// Whether it has ended by itself or by a signal.
-    func hasEnded() -> Bool {
-        if !isEnded, waitpid(processID, nil, WNOHANG) == processID { isEnded = true }
-        return isEnded
-    }
+    func hasEnded() -> Bool { process.status != nil }
 
     func end(by number: Int32 = SIGKILL) {
-        guard !hasEnded() else { return }
-        kill(processID, number)
+        process.signal(number)
         // One that is stopped, or does not stop by itself, is ended by force.
-        let limit = boottime() + 2 * second
-        while number != SIGKILL, boottime() < limit, !hasEnded() { usleep(2000) }
-        if isEnded { return }
-        kill(processID, SIGKILL)
-        while waitpid(processID, nil, 0) < 0, errno == EINTR {}
-        isEnded = true
+        if number != SIGKILL, process.wait(within: .seconds(2)) == nil { process.signal(SIGKILL) }
+        process.wait()
     }
 }
 
-/// Starts this same program, which enters the namespaces and becomes the other one: the process id stays, and it dies with
-/// this process.
-private func spawn(
-    _ words: [String], in place: Place?, environment: [String: String], output: Int32
-) throws(ChaosError) -> pid_t {
-    let program = "/proc/self/exe"
-    let arguments = [program, Place.mark] + (place ?? Place()).arguments + words
-    var strings: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    let all = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-    var variables: [UnsafeMutablePointer<CChar>?] = all.map { strdup("\($0)=\($1)") } + [nil]
-    defer { for string in strings + variables { free(string) } }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_adddup2(&actions, output, 1)
-    posix_spawn_file_actions_adddup2(&actions, output, 2)
-    var process: pid_t = 0
-    let failure = posix_spawn(&process, program, &actions, nil, &strings, &variables)
-    if failure != 0 { throw .system(call: "posix_spawn", path: words[0], code: failure) }
-    return process
+/// This same program, which enters the namespaces and becomes the other one: the process id stays, and it dies with this process.
+private func entering(_ place: Place?, _ words: [String]) -> [String] {
+    ["/proc/self/exe", Place.mark] + (place ?? Place()).arguments + words
 }
 
-/// Runs a program to its end, or for `seconds`: exit status (-1: it was ended), and what it printed.
+/// Runs a program to its end, or for `seconds`: exit status (less than 0: it was ended), and what it printed.
 func run(_ words: [String], in place: Place? = nil, within seconds: Double = 10) throws(ChaosError) -> (
     status: Int32, output: String
 ) {
-    var ends: [Int32] = [0, 0]
-    guard pipe(&ends) == 0 else { throw .system(call: "pipe", path: "", code: errno) }
-    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-    defer { close(ends[0]) }
-    let process: pid_t
-    do {
-        defer { close(ends[1]) }
-        process = try spawn(words, in: place, environment: [:], output: ends[1])
+    let ended = try started(words) { () throws(ChildProcess.Failure) in
+        try ChildProcess.run(entering(place, words), within: .seconds(seconds))
     }
-    let limit = boottime() + Int64(seconds * 1e9)
-    var output: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 1 << 16)
-    var isLate = false
-    while true {
-        var wait = pollfd(fd: ends[0], events: Int16(POLLIN), revents: 0)
-        if poll(&wait, 1, Int32(max(0, (limit - boottime()) / millisecond))) <= 0 {
-            if errno == EINTR, boottime() < limit { continue }
-            isLate = true
-            break
-        }
-        let count = read(ends[0], &buffer, buffer.count)
-        if count <= 0 { break }
-        output += buffer.prefix(count)
-    }
-    if isLate { kill(process, SIGKILL) }
-    var status: Int32 = 0
-    while waitpid(process, &status, 0) < 0, errno == EINTR {}
-    let text = String(decoding: output, as: UTF8.self)
-    return isLate ? (-1, "no end within \(seconds) s; \(text)") : (status & 0x7f == 0 ? status >> 8 & 0xff : -1, text)
+    return (ended.status, ended.text)
+}
+
+private func started<Value>(
+    _ words: [String], _ start: () throws(ChildProcess.Failure) -> Value
+) throws(ChaosError) -> Value {
+    do { return try start() } catch { throw .command(words, output: error.description) }
 }
 
 /// A program that must succeed.

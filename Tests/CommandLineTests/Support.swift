@@ -6,6 +6,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import Synchronization
+import TestSupport
 import Testing
 
 private let numbers = Atomic<Int>(0)
@@ -158,51 +159,12 @@ enum Program {
         _ program: String, _ arguments: [String], input: String = "", folder: String? = nil,
         environment: [String: String] = [:]
     ) throws -> Ended {
-        let scratch = try Folder()
-        // Files and not pipes: whatever the program writes and whenever, neither side waits for the other.
-        let files = ["in", "out", "err"].map { scratch.path + "/" + $0 }
-        try Data(input.utf8).write(to: URL(fileURLWithPath: files[0]))
-        let variables = ["PATH": ProcessInfo.processInfo.environment["PATH"] ?? "", "HOME": scratch.path]
-            .merging(environment) { $1 }
-        let status = try spawn(
-            ["/usr/bin/env", "-C", folder ?? "/", program] + arguments, variables.map { "\($0)=\($1)" }, files: files)
-        func text(_ file: String) throws -> String {
-            String(decoding: try Data(contentsOf: URL(fileURLWithPath: file)), as: UTF8.self)
-        }
-        return Ended(status: status, output: try text(files[1]), error: try text(files[2]))
-    }
-
-    struct SpawnFailure: Error {
-        let program: String
-        let error: Int32
-    }
-
-    /// Foundation's Process takes a child for alive as long as a grandchild is, and tmux leaves one.
-    private static func spawn(_ arguments: [String], _ environment: [String], files: [String]) throws -> Int32 {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, files[0], O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, files[1], O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-        posix_spawn_file_actions_addopen(&actions, 2, files[2], O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-        // The threads that tests run on block signals, and a child would too: Ctrl-C would be lost on it.
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        posix_spawnattr_setsigmask(&attributes, &signals)
-        sigaddset(&signals, SIGINT)
-        posix_spawnattr_setsigdefault(&attributes, &signals)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        let argv = arguments.map { strdup($0) } + [nil]
-        let envp = environment.map { strdup($0) } + [nil]
-        defer { for pointer in argv + envp { free(pointer) } }
-        var pid: pid_t = 0
-        let error = posix_spawn(&pid, arguments[0], &actions, &attributes, argv, envp)
-        guard error == 0 else { throw SpawnFailure(program: arguments[0], error: error) }
-        var status: Int32 = 0
-        while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
-        return status & 0x7F == 0 ? status >> 8 & 0xFF : -(status & 0x7F)
+        let home = try Folder()
+        defer { withExtendedLifetime(home) {} }
+        let variables = ["PATH": ProcessInfo.processInfo.environment["PATH"] ?? "", "HOME": home.path]
+        // tmux leaves a program running: it is not waited for.
+        let ended = try ChildProcess.run(
+            [program] + arguments, environment: variables.merging(environment) { $1 }, folder: folder ?? "/", input: input)
+        return Ended(status: ended.status, output: ended.output, error: ended.error)
     }
 }

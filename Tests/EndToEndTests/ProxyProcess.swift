@@ -1,6 +1,7 @@
 // Running real programs, and leaving none behind.
 
 import Foundation
+import TestSupport
 import Testing
 
 /// What keeps an end-to-end test from running at all.
@@ -68,17 +69,8 @@ final class TemporaryFolder: Sendable {
 
 /// Runs a program to its end: exit status, and what it wrote to standard output and error.
 func run(_ program: String, _ arguments: [String]) throws -> (status: Int32, output: String) {
-    let process = Process()
-    process.executableURL = URL(filePath: program)
-    process.arguments = arguments
-    let pipe = Pipe()
-    process.standardOutput = pipe
-    process.standardError = pipe
-    process.standardInput = FileHandle.nullDevice
-    try process.run()
-    let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    return (process.terminationStatus, output)
+    let ended = try ChildProcess.run([program] + arguments)
+    return (ended.status, ended.text)
 }
 
 /// A program that runs until the value goes, and all that it starts.
@@ -86,47 +78,15 @@ func run(_ program: String, _ arguments: [String]) throws -> (status: Int32, out
 /// It runs in a process group of its own, together with a shell that holds the read end of a pipe. When the pipe closes, because
 /// the test is done or because the test runner has died in whatever way, the shell kills the group.
 final class ProxyProcess: Sendable {
-    private let group: pid_t
-    private let lifeline: Int32
+    private let shell: ChildProcess
 
     /// - Parameter output: the file for standard output and error.
     init(_ arguments: [String], output: String) throws {
-        var ends: [Int32] = [0, 0]
-        guard pipe(&ends) == 0 else { throw SocketError.system(call: "pipe", code: errno) }
-        for end in ends { closeOnExec(end) }
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
-        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND, 0o644)
-        posix_spawn_file_actions_adddup2(&actions, 1, 2)
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
-        posix_spawnattr_setpgroup(&attributes, 0)
-        defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
-            _ = close(ends[0])
-        }
         let command = ["/bin/sh", "-c", "\"$@\" & read line; kill -KILL 0", "sh"] + arguments
-        var words = command.map { strdup($0) } + [nil]
-        defer { for word in words { free(word) } }
-        var child: pid_t = 0
-        let code = posix_spawn(&child, "/bin/sh", &actions, &attributes, &words, environ)
-        guard code == 0 else {
-            _ = close(ends[1])
-            throw SocketError.system(call: "posix_spawn", code: code)
-        }
-        group = child
-        lifeline = ends[1]
+        shell = try ChildProcess(command, input: .pipe, output: .file(output), ownGroup: true)
     }
 
-    deinit {
-        _ = close(lifeline)
-        kill(-group, SIGKILL)
-        var status: Int32 = 0
-        waitpid(group, &status, 0)
-    }
+    deinit { kill(-shell.processID, SIGKILL) }
 }
 
 /// A process and its parent, as /proc shows them.

@@ -40,13 +40,8 @@ extension WithEtcd {
                 "x509 -req -in \(path).csr -CA \(ca) -CAkey \(key) -CAserial \(path).srl -CAcreateserial "
                     + "-days \(days) -out \(path).pem",
             ] {
-                let process = Process()
-                process.executableURL = URL(filePath: "/usr/bin/env")
-                process.arguments = ["openssl"] + arguments.split(separator: " ").map(String.init)
-                process.standardError = FileHandle.nullDevice
-                try process.run()
-                process.waitUntilExit()
-                try #require(process.terminationStatus == 0, "openssl \(arguments)")
+                let ended = try ChildProcess.run(["openssl"] + arguments.split(separator: " ").map(String.init))
+                try #require(ended.status == 0, "openssl \(arguments): \(ended.text)")
             }
         }
 

@@ -35,7 +35,7 @@ import Testing
         _ = try fixture.admit("6", owner: second)
         try fixture.restart {
             other.kill()
-            other.process.waitUntilExit()
+            other.process.wait()
         }
         #expect(fixture.count(.endedByOwnerDeath) == 1)
         #expect(fixture.sessions.clearAll() == 2)
@@ -57,7 +57,7 @@ import Testing
         #expect(fixture.count(.endedByOwnerDeath) == 0)
         try fixture.restart {
             process.kill()
-            process.process.waitUntilExit()
+            process.process.wait()
             restart = clock.now
         }
         let dead = clock.now - restart
@@ -183,20 +183,16 @@ import Testing
         let fixture = try Fixture(cap: 500)
         fixture.keeper.detach()
         let victim = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-            .appendingPathComponent("KeyedSessionsVictim")
+            .appendingPathComponent("KeyedSessionsVictim").path
         var restored = 0
         for round in 0..<40 {
-            let process = Process()
-            process.executableURL = victim
-            process.arguments = [fixture.segmentPath, fixture.journalPath, "\(seed)", "\(round)"]
-            let pipe = Pipe()
-            process.standardOutput = pipe
-            try process.run()
+            let process = try ChildProcess(
+                [victim, fixture.segmentPath, fixture.journalPath, "\(seed)", "\(round)"], output: .pipe, error: .inherited)
             // Its first byte says that it admits.
-            try #require(try pipe.fileHandleForReading.read(upToCount: 1)?.count == 1, "seed \(seed) round \(round)")
+            try #require(try process.output?.read(upToCount: 1)?.count == 1, "seed \(seed) round \(round)")
             usleep(UInt32.random(in: 0...15_000, using: &random))
-            kill(process.processIdentifier, SIGKILL)
-            process.waitUntilExit()
+            process.signal(SIGKILL)
+            process.wait()
             let keeper = try Segment.attachKeeper(path: fixture.segmentPath)
             let sessions = try KeyedSessions(segment: keeper, journal: fixture.journalPath)
             let listed = sessions.list(limit: .max)

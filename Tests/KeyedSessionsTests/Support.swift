@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Admission
@@ -74,9 +75,9 @@ final class Fixture {
 
 /// Waits for a condition, and gives up after some seconds.
 func eventually(within seconds: Double = 5, _ condition: () throws -> Bool) rethrows -> Bool {
-    let deadline = Date().addingTimeInterval(seconds)
+    let deadline = ContinuousClock.now + .seconds(seconds)
     while try !condition() {
-        if Date() > deadline { return false }
+        if ContinuousClock.now > deadline { return false }
         usleep(2000)
     }
     return true
@@ -84,19 +85,10 @@ func eventually(within seconds: Double = 5, _ condition: () throws -> Bool) reth
 
 /// A process that does nothing, for tests to kill.
 final class IdleProcess {
-    let process = Process()
+    let process: ChildProcess
 
-    init() throws {
-        process.executableURL = URL(fileURLWithPath: "/bin/sleep")
-        process.arguments = ["1000"]
-        try process.run()
-    }
+    init() throws { process = try ChildProcess(["sleep", "1000"]) }
 
-    var id: Int32 { process.processIdentifier }
-    func kill() { Foundation.kill(id, SIGKILL) }
-
-    deinit {
-        kill()
-        process.waitUntilExit()
-    }
+    var id: Int32 { process.processID }
+    func kill() { process.signal(SIGKILL) }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import Licensing
 import Synchronization
+import TestSupport
 import Testing
 
 /// 2026-11-21T00:00:00Z, when all tests begin.
@@ -97,14 +98,6 @@ func refusal(_ file: [UInt8], _ keys: TrustedKeys) async -> LicensingError? {
 
 /// Runs a program; nil where there is none of that name.
 func run(_ command: [String]) throws -> (status: Int32, output: String)? {
-    let process = Process()
-    process.executableURL = URL(filePath: "/usr/bin/env")
-    process.arguments = command
-    let pipe = Pipe()
-    process.standardOutput = pipe
-    process.standardError = pipe
-    try process.run()
-    let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    return process.terminationStatus == 127 ? nil : (process.terminationStatus, output)
+    let ended = try ChildProcess.run(["env"] + command)
+    return ended.status == 127 ? nil : (ended.status, ended.text)
 }

@@ -36,17 +36,8 @@ public struct Certificates: Sendable {
     }
 
     private func openssl(_ arguments: String) throws {
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = ["openssl"] + arguments.split(separator: " ").map(String.init)
-        process.currentDirectoryURL = URL(filePath: folder)
-        process.standardOutput = FileHandle.nullDevice
-        let errors = Pipe()
-        process.standardError = errors
-        try process.run()
-        let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw OpenSSLFailure(description: "openssl \(arguments): \(text)") }
+        let ended = try ChildProcess.run(["openssl"] + arguments.split(separator: " ").map(String.init), folder: folder)
+        guard ended.status == 0 else { throw OpenSSLFailure(description: "openssl \(arguments): \(ended.error)") }
     }
 
     private struct OpenSSLFailure: Error, CustomStringConvertible { let description: String }

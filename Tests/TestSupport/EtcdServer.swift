@@ -28,7 +28,7 @@ public final class EtcdServer: Sendable {
     private let tls: TLS?
     private let client: TLS?
     private let arguments: [String]
-    private let processes: Mutex<[Process?]>
+    private let processes: Mutex<[ChildProcess?]>
     /// Who is kept for a whole run has no last reference: what is left at the exit goes then.
     private static let left = Mutex<[String: [Int: pid_t]]>([:])
     private static let exitHandler: Void = {
@@ -117,8 +117,6 @@ public final class EtcdServer: Sendable {
 
     /// Starts a member; with the data it had, if it ran before.
     public func start(_ member: Int) throws {
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/env")
         var options = [
             "etcd", "--name", "m\(member)", "--data-dir", "\(folder)/m\(member)", "--listen-client-urls", endpoints[member],
             "--advertise-client-urls", endpoints[member], "--listen-peer-urls", peers[member],
@@ -132,17 +130,9 @@ public final class EtcdServer: Sendable {
                 tls.authority,
             ]
         }
-        process.arguments = options + arguments
-        process.standardInput = FileHandle.nullDevice
-        let log = "\(folder)/m\(member).log"
-        if !FileManager.default.fileExists(atPath: log) { try Data().write(to: URL(filePath: log)) }
-        let output = try FileHandle(forWritingTo: URL(filePath: log))
-        try output.seekToEnd()
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
+        let process = try ChildProcess(options + arguments, output: .file("\(folder)/m\(member).log"))
         processes.withLock { $0[member] = process }
-        Self.left.withLock { $0[folder, default: [:]][member] = process.processIdentifier }
+        Self.left.withLock { $0[folder, default: [:]][member] = process.processID }
         _ = Self.exitHandler
     }
 
@@ -154,8 +144,8 @@ public final class EtcdServer: Sendable {
         }
         guard let process else { return }
         _ = Self.left.withLock { $0[folder]?.removeValue(forKey: member) }
-        _ = Foundation.kill(process.processIdentifier, SIGKILL)
-        process.waitUntilExit()
+        process.signal(SIGKILL)
+        process.wait()
     }
 
     /// SIGSTOP: it keeps its connections and answers nothing.
@@ -164,7 +154,7 @@ public final class EtcdServer: Sendable {
     public func resume(_ member: Int) { signal(member, SIGCONT) }
 
     private func signal(_ member: Int, _ signal: Int32) {
-        processes.withLock { if let process = $0[member] { _ = Foundation.kill(process.processIdentifier, signal) } }
+        processes.withLock { $0[member]?.signal(signal) }
     }
 
     /// What a member has logged.
@@ -181,7 +171,7 @@ public final class EtcdServer: Sendable {
                     try await health(of: member, user: user)
                     break
                 } catch {
-                    guard ContinuousClock.now < end, processes.withLock({ $0[member]?.isRunning ?? true }) else {
+                    guard ContinuousClock.now < end, processes.withLock({ $0[member].map { $0.status == nil } ?? true }) else {
                         throw Failure(description: "member \(member) does not answer: \(error)\n\(log(member))")
                     }
                     try await Task.sleep(for: .milliseconds(20))
@@ -244,25 +234,12 @@ public final class EtcdServer: Sendable {
     }
 
     private static func run(_ arguments: [String], input: String) throws -> String {
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = arguments
         var environment = ProcessInfo.processInfo.environment
         environment["ETCDCTL_API"] = "3"
-        process.environment = environment
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
-        let questions = Pipe()
-        process.standardInput = questions
-        try process.run()
-        try? questions.fileHandleForWriting.write(contentsOf: Data(input.utf8))
-        try? questions.fileHandleForWriting.close()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else {
-            throw Failure(description: "\(arguments.joined(separator: " ")): \(text)")
+        let ended = try ChildProcess.run(arguments, environment: environment, input: input)
+        guard ended.status == 0 else {
+            throw Failure(description: "\(arguments.joined(separator: " ")): \(ended.text)")
         }
-        return text
+        return ended.text
     }
 }
