@@ -55,9 +55,9 @@ final class Fixture: @unchecked Sendable {
 
 /// Waits for a condition, and gives up after some seconds.
 func eventually(within seconds: Double = 5, _ condition: () throws -> Bool) async throws -> Bool {
-    let deadline = Date().addingTimeInterval(seconds)
+    let deadline = ContinuousClock.now + .seconds(seconds)
     while try !condition() {
-        if Date() > deadline { return false }
+        if ContinuousClock.now > deadline { return false }
         try await Task.sleep(for: .milliseconds(2))
     }
     return true
