@@ -30,7 +30,7 @@ import Testing
     func neverOverTheCap(mode: FenceMode, cap: Int) throws {
         guard mode == .locked || FenceMode.best == .membarrier else { return }
         let file = try TemporarySegment(fenceMode: mode)
-        let segments = try (0..<2).map { _ in try Segment.attach(path: file.path) }
+        let segments = try (0..<2).map { _ in try file.attach() }
         let pool = try segments[0].pool(0)
         try pool.setCap(cap)
         pool.policy = .block
@@ -69,7 +69,7 @@ import Testing
     func handlesMoveBetweenThreads(mode: FenceMode) throws {
         guard mode == .locked || FenceMode.best == .membarrier else { return }
         let file = try TemporarySegment(fenceMode: mode)
-        let segments = try (0..<2).map { _ in try Segment.attach(path: file.path) }
+        let segments = try (0..<2).map { _ in try file.attach() }
         let pool = try segments[0].pool(0)
         try pool.setCap(64)
         pool.policy = .block
@@ -96,7 +96,7 @@ import Testing
     func capChangesWhileThreadsRun(mode: FenceMode) throws {
         guard mode == .locked || FenceMode.best == .membarrier else { return }
         let file = try TemporarySegment(fenceMode: mode)
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         pool.policy = .block
         try pool.setCap(1000)
@@ -116,7 +116,7 @@ import Testing
     /// The law can be looked at while everything moves: whoever sees it at one moment sees it hold.
     @Test func conservationHoldsUnderLoad() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         pool.policy = .block
         try pool.setCap(100)

@@ -7,7 +7,7 @@ import Testing
 @Suite struct HandleTests {
     private func attached(_ count: Int, cap: Int) throws -> (TemporarySegment, [Segment]) {
         let file = try TemporarySegment()
-        let segments = try (0..<count).map { _ in try Segment.attach(path: file.path) }
+        let segments = try (0..<count).map { _ in try file.attach() }
         try segments[0].pool(0).setCap(cap)
         return (file, segments)
     }
@@ -146,7 +146,7 @@ import Testing
         // Released late: the session is gone already, and nothing is given back twice.
         try? segments[0].release(handle)
         expectConsistent(pool, inUse: 0)
-        let next = try Segment.attach(path: file.path)
+        let next = try file.attach()
         #expect(next.slot == 1)
         #expect(throws: SegmentError.self) { try segments[0].release(handle) }
         expectConsistent(pool, inUse: 0)
@@ -163,7 +163,7 @@ import Testing
         #expect(claimed.exchanged)
         expectConsistent(pool, inUse: 1)
         segments[1].abandon()
-        if byReaper { #expect(segments[2].reap() == 1) } else { _ = try Segment.attach(path: file.path) }
+        if byReaper { #expect(segments[2].reap() == 1) } else { _ = try file.attach() }
         expectConsistent(pool, inUse: 0)
         #expect(throws: SegmentError.self) { try segments[0].release(handle) }
         withExtendedLifetime(file) {}

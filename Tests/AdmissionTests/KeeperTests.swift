@@ -6,7 +6,7 @@ import Testing
 @Suite struct KeeperTests {
     private func segment(cap: Int) throws -> (TemporarySegment, observer: Segment, pool: Pool) {
         let file = try TemporarySegment()
-        let observer = try Segment.attach(path: file.path)
+        let observer = try file.attach()
         let pool = try observer.pool(0)
         try pool.setCap(cap)
         return (file, observer, pool)
@@ -14,13 +14,13 @@ import Testing
 
     @Test func aSegmentHasOneKeeper() throws {
         let (file, observer, _) = try segment(cap: 10)
-        let keeper = try Segment.attachKeeper(path: file.path)
+        let keeper = try file.attachKeeper()
         #expect(keeper.slot == 511)
         #expect(throws: SegmentError.keeper(path: file.path, processID: Int(getpid()))) {
-            try Segment.attachKeeper(path: file.path)
+            try file.attachKeeper()
         }
         keeper.detach()
-        #expect(try Segment.attachKeeper(path: file.path).slot == 511)
+        #expect(try file.attachKeeper().slot == 511)
         withExtendedLifetime(observer) {}
     }
 
@@ -28,7 +28,7 @@ import Testing
         let (file, observer, pool) = try segment(cap: 1000)
         var named: Set<SessionHandle> = []
         for round in 0..<20 {
-            let keeper = try Segment.attachKeeper(path: file.path)
+            let keeper = try file.attachKeeper()
             #expect(Set(keeper.handlesInUse()) == named)
             expectConsistent(pool, inUse: named.count)
             let own = try keeper.pool(0)
@@ -53,7 +53,7 @@ import Testing
             #expect(pool.conservation()?.holds == true)
             lost.endAll { $0.end() }  // of a memory that is gone: changes nothing
         }
-        let last = try Segment.attachKeeper(path: file.path)
+        let last = try file.attachKeeper()
         for handle in last.handlesInUse() { try last.release(handle) }
         expectConsistent(pool, inUse: 0)
         #expect(pool.snapshot().free + pool.snapshot().spare == 1000)
@@ -61,7 +61,7 @@ import Testing
 
     @Test func othersUseWhatADeadKeeperHadSpare() throws {
         let (file, observer, pool) = try segment(cap: 200)
-        let keeper = try Segment.attachKeeper(path: file.path)
+        let keeper = try file.attachKeeper()
         let handle = try #require(try keeper.handle(try keeper.pool(0).admit()))
         keeper.abandon()
         var held = Sessions()
@@ -72,7 +72,7 @@ import Testing
         try observer.release(handle)
         held.push(pool.admit())
         expectConsistent(pool, inUse: 200)
-        let next = try Segment.attachKeeper(path: file.path)
+        let next = try file.attachKeeper()
         #expect(next.handlesInUse() == [])
         expectConsistent(pool, inUse: 200)
         held.endAll { $0.end() }
@@ -81,12 +81,12 @@ import Testing
 
     @Test func theBypassGaugeIsWhatTheHandlesSay() throws {
         let (file, _, pool) = try segment(cap: 2)
-        var keeper = try Segment.attachKeeper(path: file.path)
+        var keeper = try file.attachKeeper()
         var handles: [SessionHandle] = []
         for _ in 0..<7 { handles.append(try #require(try keeper.handle(try keeper.pool(0).admit()))) }
         _ = try keeper.pool(0).admit().detach()  // bypassed, and lost
         keeper.abandon()
-        keeper = try Segment.attachKeeper(path: file.path)
+        keeper = try file.attachKeeper()
         #expect(pool.snapshot().inUse == 2)
         #expect(pool.snapshot().bypassed == 5)
         for handle in handles { try keeper.release(handle) }
@@ -96,12 +96,12 @@ import Testing
 
     @Test func aReleaseCutShortIsFinishedByTheNextKeeper() throws {
         let (file, observer, pool) = try segment(cap: 10)
-        let keeper = try Segment.attachKeeper(path: file.path)
+        let keeper = try file.attachKeeper()
         let handles = try (0..<4).map { _ in try #require(try keeper.handle(try keeper.pool(0).admit())) }
         keeper.abandon()
         let entry = observer.engine(0).entry(handles[1].entry, of: handles[1].slot)
         entry.store(Entry.with(Entry.releasing, entry.load()))  // its releaser died here
-        let next = try Segment.attachKeeper(path: file.path)
+        let next = try file.attachKeeper()
         expectConsistent(pool, inUse: 3)
         #expect(Set(next.handlesInUse()) == [handles[0], handles[2], handles[3]])
         #expect(!next.isInUse(handles[1]))
@@ -111,7 +111,7 @@ import Testing
     /// Handles are released by another process all the while the slot changes hands.
     @Test func takingOverUnderForeignReleases() throws {
         let (file, observer, pool) = try segment(cap: 50_000)
-        let keeper = try Segment.attachKeeper(path: file.path)
+        let keeper = try file.attachKeeper()
         let handles = try (0..<20_000).map { _ in try #require(try keeper.handle(try keeper.pool(0).admit())) }
         var lost = Sessions()
         for _ in 0..<50 { lost.push(try keeper.pool(0).admit()) }
@@ -120,9 +120,9 @@ import Testing
             for handle in handles.prefix(15_000) { try? observer.release(handle) }
         }
         releaser.start()
-        for _ in 0..<10 { try Segment.attachKeeper(path: file.path).abandon() }
+        for _ in 0..<10 { try file.attachKeeper().abandon() }
         while !releaser.isFinished { usleep(1000) }
-        let last = try Segment.attachKeeper(path: file.path)
+        let last = try file.attachKeeper()
         expectConsistent(pool, inUse: 5000)
         #expect(Set(last.handlesInUse()) == Set(handles.dropFirst(15_000)))
         lost.endAll { $0.end() }  // of a memory that is gone: changes nothing

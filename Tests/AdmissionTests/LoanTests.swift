@@ -66,7 +66,7 @@ import Testing
 
     @Test func aLoanChangesWithTheCap() throws {
         let file = try TemporarySegment()
-        let pool = try Segment.attach(path: file.path).pool(0)
+        let pool = try file.attach().pool(0)
         pool.policy = .block
         let far = Self.boottime() + 3_600_000_000_000
         func room() -> Int {
@@ -93,7 +93,7 @@ import Testing
 
     @Test func absurdLoansAreRefused() throws {
         let file = try TemporarySegment()
-        let pool = try Segment.attach(path: file.path).pool(0)
+        let pool = try file.attach().pool(0)
         try pool.setCap(7)
         for borrowed in [-1, .min, .max, Limits.cap - 99] {
             #expect(
@@ -109,19 +109,19 @@ import Testing
 
     @Test func damagedLoansAreRefused() throws {
         let file = try TemporarySegment()
-        let engine = try Segment.attach(path: file.path).pool(4).engine
+        let engine = try file.attach().pool(4).engine
         engine.loanWord.store(Loan(sessions: Limits.cap + 1, deadline: 1).rawValue)
         #expect(
             throws: SegmentError.format(
                 path: file.path, field: "borrowed sessions of pool 4", found: UInt64(Limits.cap + 1),
                 expected: UInt64(Limits.cap))
-        ) { _ = try Segment.attach(path: file.path) }
+        ) { _ = try file.attach() }
     }
 
     /// A session that was taken in time, and whose clock is read when the time is over, is given back unless the cap covers it.
     @Test func whoIsLateGivesBack() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         let writer = pool.engine.currentWriter()
         pool.policy = .block
@@ -143,7 +143,7 @@ import Testing
     /// change, and never fewer in the end.
     @Test(arguments: [true, false]) func neverMoreThanIsLent(lanes: Bool) throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         pool.policy = .block
         let cap = 4, most = 12

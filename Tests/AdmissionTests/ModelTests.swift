@@ -12,7 +12,7 @@ import Testing
         var random = SeededGenerator(seed: UInt64(seed))
         let mode: FenceMode = seed % 3 == 2 ? .locked : .best
         let file = try TemporarySegment(fenceMode: mode)
-        let observer = try Segment.attach(path: file.path)
+        let observer = try file.attach()
         let pool = try observer.pool(0)
         pool.policy = .block
         var cap = Int.random(in: 0...300, using: &random)

@@ -13,7 +13,7 @@ import Testing
     ) throws {
         let locked = way == .lockedLane || way == .lockedShard
         let file = try TemporarySegment(fenceMode: locked ? .locked : .best)
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         try pool.setCap(cap)
         if way == .lane || way == .lockedLane {
@@ -65,7 +65,7 @@ import Testing
 
     @Test func theBypassGaugeFollowsSessionsToOtherWriters() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         let one = try segment.openLane(pool: 0)
         let two = try segment.openLane(pool: 0)
@@ -109,7 +109,7 @@ import Testing
 
     @Test func absurdCapsAreRefused() throws {
         let file = try TemporarySegment()
-        let pool = try Segment.attach(path: file.path).pool(3)
+        let pool = try file.attach().pool(3)
         for cap in [-1, Limits.cap + 1, .max, .min] {
             #expect(throws: SegmentError.range(what: "cap", found: cap, allowed: 0...Limits.cap)) { try pool.setCap(cap) }
         }
@@ -120,7 +120,7 @@ import Testing
 
     @Test func poolsAreIndependent() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         var held = Sessions()
         for index in 0..<Limits.pools {
             let pool = try segment.pool(index)
@@ -138,7 +138,7 @@ import Testing
 
     @Test func lanesAreLimitedAndReused() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         try segment.pool(0).setCap(100)
         func open(_ count: Int) throws {
             if count == 0 {
@@ -161,7 +161,7 @@ import Testing
     /// A session may end anywhere: on a shard, on another lane, in another attachment's memory it is only a count.
     @Test func sessionsEndOnOtherWriters() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         try pool.setCap(50)
         pool.policy = .block
@@ -179,7 +179,7 @@ import Testing
     @Test func creditThatDriftsIsFolded() throws {
         // One writer only admits, the other only releases: their credits drift apart and must stay within their fields.
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         try pool.setCap(1_000_000)
         let one = try segment.openLane(pool: 0)
@@ -188,14 +188,14 @@ import Testing
         for writer in pool.writers() { #expect(abs(writer.held) > 7_000_000) }
         expectConsistent(pool, inUse: 0)
         segment.detach()
-        let after = try Segment.attach(path: file.path).pool(0).snapshot()
+        let after = try file.attach().pool(0).snapshot()
         #expect(after.free == 1_000_000)
     }
 
     @Test func anotherAttachmentsSpareSessionsAreFound() throws {
         let file = try TemporarySegment()
-        let one = try Segment.attach(path: file.path)
-        let two = try Segment.attach(path: file.path)
+        let one = try file.attach()
+        let two = try file.attach()
         let pool = try one.pool(0)
         try pool.setCap(1000)
         pool.policy = .block

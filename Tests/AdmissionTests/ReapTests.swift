@@ -5,18 +5,23 @@ import Testing
 @testable import Admission
 
 extension Segment {
-    /// Leaves as a killed process does: the memory and with it the lock are gone, nothing is given back.
-    func abandon() { _ = fpx_map_nothing(base, Layout.size(cpus: cpus)) }
+    /// Leaves as a killed process does: the memory and with it the lock are gone, and all descriptors; nothing is given back.
+    func abandon() {
+        guard isAttached else { return }
+        fpx_file_close(probe)
+        fpx_fork_unguard(base)
+        _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
+    }
 }
 
 @Suite struct ReapTests {
     @Test func theDeadGiveBackWhatTheyHeld() throws {
         let file = try TemporarySegment()
-        let reaper = try Segment.attach(path: file.path)
+        let reaper = try file.attach()
         let pool = try reaper.pool(0)
         try pool.setCap(1000)
         for round in 1...20 {
-            let victim = try Segment.attach(path: file.path)
+            let victim = try file.attach()
             let lane = try victim.openLane(pool: 0)
             var held = Sessions()
             for _ in 0..<(round * 17) { held.push(lane.admit()) }
@@ -35,12 +40,12 @@ extension Segment {
 
     @Test func attachingReapsTheLastHolderOfTheSlot() throws {
         let file = try TemporarySegment()
-        let victim = try Segment.attach(path: file.path)
+        let victim = try file.attach()
         try victim.pool(5).setCap(10)
         var held = Sessions()
         for _ in 0..<10 { held.push(try victim.pool(5).admit()) }
         victim.abandon()
-        let next = try Segment.attach(path: file.path)
+        let next = try file.attach()
         #expect(next.slot == victim.slot)
         expectConsistent(try next.pool(5), inUse: 0)
         #expect(try next.pool(5).snapshot().free == 10)
@@ -52,8 +57,8 @@ extension Segment {
             Operation.adjust, .refill, .refillAndOpen, .refillAndOpenLocked, .grow, .fold,
         ] {
             let file = try TemporarySegment()
-            let segment = try Segment.attach(path: file.path)
-            let victim = try Segment.attach(path: file.path)
+            let segment = try file.attach()
+            let victim = try file.attach()
             let pool = try segment.pool(0)
             try pool.setCap(100)
             let lane = try victim.openLane(pool: 0)
@@ -84,7 +89,7 @@ extension Segment {
     /// Others must neither wait for it nor go round in circles.
     @Test func aGateThatWasNotOpenedYetIsCollected() throws {
         let file = try TemporarySegment()
-        let segments = try (0..<2).map { _ in try Segment.attach(path: file.path) }
+        let segments = try (0..<2).map { _ in try file.attach() }
         let pool = try segments[0].pool(0)
         try pool.setCap(100)
         pool.policy = .block
@@ -104,8 +109,8 @@ extension Segment {
     /// A reaper that died halfway is finished by the next.
     @Test func reapingIsRestartable() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
-        let victim = try Segment.attach(path: file.path)
+        let segment = try file.attach()
+        let victim = try file.attach()
         let pool = try segment.pool(0)
         try pool.setCap(300)
         let lane = try victim.openLane(pool: 0)
@@ -128,7 +133,7 @@ extension Segment {
     @Test func aDebtIsSettledByTheReaper() throws {
         // Whoever lowered the cap died before collecting: spare sessions are left beside a debt.
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         pool.policy = .block
         try pool.setCap(1000)
@@ -148,8 +153,8 @@ extension Segment {
 
     @Test func processesAreListed() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
-        let other = try Segment.attach(path: file.path)
+        let segment = try file.attach()
+        let other = try file.attach()
         let listed = segment.processes()
         #expect(listed.map(\.processID) == [Int(getpid()), Int(getpid())])
         #expect(listed.allSatisfy { $0.isAlive && $0.startTime > 0 })
@@ -160,7 +165,7 @@ extension Segment {
     /// A forked child finds an empty mapping: it is refused, and touches nothing of its parent's.
     @Test func aForkedChildIsDetached() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         try pool.setCap(10)
         let lane = try segment.openLane(pool: 0)

@@ -7,22 +7,22 @@ import Testing
 @Suite struct SegmentTests {
     @Test func attachTakesASlotAndDetachGivesItBack() throws {
         let file = try TemporarySegment()
-        let first = try Segment.attach(path: file.path)
-        let second = try Segment.attach(path: file.path)
+        let first = try file.attach()
+        let second = try file.attach()
         #expect(first.slot == 0)
         #expect(second.slot == 1)
         #expect(second.incarnation == first.incarnation + 1)
         first.detach()
         #expect(!first.isAttached)
-        let third = try Segment.attach(path: file.path)
+        let third = try file.attach()
         #expect(third.slot == 0)
         #expect(try Segment.attachedProcesses(path: file.path) == 2)
     }
 
     @Test func processSlotsAreLimited() throws {
         let file = try TemporarySegment()
-        let all = try (1..<Limits.processes).map { _ in try Segment.attach(path: file.path) }
-        #expect(throws: SegmentError.exhausted(what: "process slots", limit: 511)) { try Segment.attach(path: file.path) }
+        let all = try (1..<Limits.processes).map { _ in try file.attach() }
+        #expect(throws: SegmentError.exhausted(what: "process slots", limit: 511)) { try file.attach() }
         for segment in all { segment.detach() }
         #expect(try Segment.attachedProcesses(path: file.path) == 0)
     }
@@ -40,13 +40,13 @@ import Testing
 
     @Test func aSegmentInUseIsNotReplaced() throws {
         let file = try TemporarySegment(cpus: 1)
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         #expect(throws: SegmentError.inUse(path: file.path, processes: 1)) {
             try Segment.create(path: file.path, cpus: 2, replacing: true)
         }
         segment.detach()
         try Segment.create(path: file.path, cpus: 2, replacing: true)
-        #expect(try Segment.attach(path: file.path).cpus == 2)
+        #expect(try file.attach().cpus == 2)
     }
 
     /// Every way in which a file can fail to be a segment of this version is a typed error that names the field.
@@ -60,7 +60,7 @@ import Testing
         try handle.seek(toOffset: UInt64(offset))
         try handle.write(contentsOf: Data([0xff, 0xff, 0xff, 0x7f]))
         try handle.close()
-        let error = #expect(throws: SegmentError.self) { _ = try Segment.attach(path: file.path) }
+        let error = #expect(throws: SegmentError.self) { _ = try file.attach() }
         guard case .format(_, let found, _, _) = error else { throw CancellationError() }
         #expect(found == field)
     }
@@ -95,7 +95,7 @@ import Testing
         for seed in UInt64(0)..<200 {
             var random = SeededGenerator(seed: seed)
             let file = try TemporarySegment(cpus: 2)
-            let segment = try Segment.attach(path: file.path)
+            let segment = try file.attach()
             let pool = try segment.pool(0)
             try pool.setCap(10)
             pool.engine.low.store(random.next())
@@ -134,7 +134,7 @@ import Testing
     @Test func cpusOutsideTheSegmentUseTheLockedShard() throws {
         // With one CPU in the segment, threads on the others still count exactly.
         let file = try TemporarySegment(cpus: 1)
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         try pool.setCap(8)
         pool.policy = .block
@@ -152,14 +152,14 @@ import Testing
 
     @Test func attachmentIsSafeAfterDetach() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         try pool.setCap(4)
         let lane = try segment.openLane(pool: 0)
         let session = lane.admit()
         let handle = try #require(try segment.handle(pool.admit()))
         segment.detach()
-        let observer = try Segment.attach(path: file.path)
+        let observer = try file.attach()
         expectConsistent(try observer.pool(0), inUse: 0)
         lane.release(session)
         #expect(pool.admit().verdict == .bypass)

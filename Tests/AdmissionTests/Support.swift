@@ -1,18 +1,32 @@
 import Foundation
+import Synchronization
 import Testing
 
 @testable import Admission
 
-/// A segment file of its own, removed when the value goes.
+/// A segment file of its own. When the value goes, the file is removed and this process is detached from it.
 final class TemporarySegment: Sendable {
     let path: String
+    private let attachments = Mutex<[Segment]>([])
 
     init(cpus: Int? = nil, fenceMode: FenceMode = .best) throws {
         path = TemporarySegment.newPath()
         try Segment.create(path: path, cpus: cpus, fenceMode: fenceMode)
     }
 
-    deinit { unlink(path) }
+    deinit {
+        attachments.withLock { for segment in $0 { segment.detach() } }
+        unlink(path)
+    }
+
+    func attach() throws(SegmentError) -> Segment { kept(try Segment.attach(path: path)) }
+
+    func attachKeeper() throws(SegmentError) -> Segment { kept(try Segment.attachKeeper(path: path)) }
+
+    private func kept(_ segment: Segment) -> Segment {
+        attachments.withLock { $0.append(segment) }
+        return segment
+    }
 
     static func newPath() -> String { "/dev/shm/fpx-test.\(getpid()).\(UInt32.random(in: 0...UInt32.max))" }
 }

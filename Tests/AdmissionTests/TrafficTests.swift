@@ -9,7 +9,7 @@ import Testing
     @Test(arguments: [FenceMode.locked, .membarrier]) func sumsAreExact(mode: FenceMode) throws {
         guard mode == .locked || FenceMode.best == .membarrier else { return }
         let file = try TemporarySegment(fenceMode: mode)
-        let segments = try (0..<3).map { _ in try Segment.attach(path: file.path) }
+        let segments = try (0..<3).map { _ in try file.attach() }
         let pools = try segments.map { try $0.pool(1) }
         let (threads, rounds) = (6, 20_000)
         DispatchQueue.concurrentPerform(iterations: threads) { thread in
@@ -33,12 +33,12 @@ import Testing
     /// Bytes of processes that have died and been reaped stay in the sum, also when their slots have new holders.
     @Test func theSumOutlivesWhoReported() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         var sum: UInt64 = 0
         var before = Traffic()
         for round in 1...10 {
-            let other = try Segment.attach(path: file.path)
+            let other = try file.attach()
             // The slot is the last round's, and clean.
             #expect(other.slot == 1)
             #expect(pool.holdings().first { $0.slot == 1 }?.traffic == Traffic())
@@ -56,13 +56,13 @@ import Testing
     /// Somebody who looks all the time while slots change hands never sees more than was reported.
     @Test func neverTooMuch() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         let rounds = 300
         DispatchQueue.concurrentPerform(iterations: 2) { thread in
             if thread == 0 {
                 for _ in 0..<rounds {
-                    guard let other = try? Segment.attach(path: file.path) else { continue }
+                    guard let other = try? file.attach() else { continue }
                     try? other.pool(0).report(bytesIn: 1000, out: 0)
                     other.detach()
                 }
@@ -75,9 +75,9 @@ import Testing
 
     @Test func theKeepersSuccessorGoesOnCounting() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         for round in 1...3 {
-            let keeper = try Segment.attachKeeper(path: file.path)
+            let keeper = try file.attachKeeper()
             try keeper.pool(0).report(bytesIn: 5, out: 7)
             keeper.abandon()
             #expect(try segment.pool(0).traffic() == Traffic(bytesIn: UInt64(5 * round), bytesOut: UInt64(7 * round)))
@@ -87,7 +87,7 @@ import Testing
     @Test(arguments: [(-1, 0, "bytes in: found -1"), (0, .min, "bytes out: found"), (Limits.report + 1, 0, "bytes in: found")])
     func absurdReports(bytesIn: Int, out: Int, text: String) throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         let error = #expect(throws: SegmentError.self) { try pool.report(bytesIn: bytesIn, out: out) }
         #expect(error?.description.hasPrefix(text) == true && error?.description.hasSuffix("0 to 1125899906842624") == true)
@@ -110,7 +110,7 @@ import Testing
 
     @Test func countersWrapInTheSegment() throws {
         let file = try TemporarySegment()
-        let segment = try Segment.attach(path: file.path)
+        let segment = try file.attach()
         let pool = try segment.pool(0)
         pool.engine.currentWriter().bytesIn.store(.max)
         try pool.report(bytesIn: 3, out: 4)
