@@ -8,8 +8,8 @@ extension Segment {
     /// Leaves as a killed process does: the memory and with it the lock are gone, and all descriptors; nothing is given back.
     func abandon() {
         guard isAttached else { return }
-        fpx_file_close(probe)
-        fpx_fork_unguard(base)
+        file.close()
+        fpx_unguard_memory(base)
         _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
     }
 }
