@@ -103,7 +103,7 @@ extension PoolEngine {
         return true
     }
 
-    /// What a process that may not fence has asked for. For the keeper.
+    /// What a process that may not fence has asked for. For who reaps: one that may not fence either asks again.
     func collectIfAsked() {
         let bit: UInt64 = 1 << UInt64(pool)
         let asked = headerWord(Layout.headerCollects)

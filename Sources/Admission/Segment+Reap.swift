@@ -111,13 +111,14 @@ struct Reaper {
 }
 
 extension Segment {
-    /// Gives back what dead processes held, and finishes what a dead process left half done. Call it often (fpxd: each 25 ms).
+    /// Gives back what dead processes held, finishes what a dead process left half done, and collects for processes that may not
+    /// fence. Call it often (fpxd: each 25 ms).
     ///
     /// - Returns: how many processes were found dead.
     @discardableResult
     public func reap() -> Int {
         guard isAttached else { return 0 }
-        if slot == Layout.keeperSlot { for engine in engines { engine.collectIfAsked() } }
+        for engine in engines { engine.collectIfAsked() }
         return Reaper(engines: engines, file: file).reap()
     }
 }

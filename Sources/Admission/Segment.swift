@@ -150,6 +150,9 @@ extension Segment {
     }
 
     /// Attaches this process. Do it after fork; a child does not inherit an attachment.
+    ///
+    /// - Throws: among others `room` when the file system is full, `exhausted` when all slots are taken, `replaced` when the segment
+    ///   takes no new sessions: try again a second later.
     public static func attach(path: String) throws(SegmentError) -> Segment { try attach(path: path, asKeeper: false) }
 
     static func attach(path: String, asKeeper: Bool) throws(SegmentError) -> Segment {
@@ -181,6 +184,7 @@ extension Segment {
                 throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
             }
             let (cpus, fenceMode) = unsafe try validate(memory, path: path, size: UInt64(size))
+            if !asKeeper, unsafe !takesSessions(memory) { throw SegmentError.replaced(path: path) }
             try check(unsafe fpx_file_reopen(descriptor, &probe), "open", path)
             let mapping = Mapping(
                 cpus: cpus, fenceMode: fenceMode, size: size, file: try SegmentFile(probe, path: path))
@@ -245,6 +249,11 @@ extension Segment {
             if code != 0 { throw .fenceUnavailable(path: path, code: code) }
         }
         return (Int(cpus), fenceMode)
+    }
+
+    /// False: it is damaged, or its keeper has marked it as replaced.
+    private static func takesSessions(_ memory: UnsafeMutableRawPointer) -> Bool {
+        [Layout.headerReplaced, Layout.headerDamage].allSatisfy { unsafe Word(memory, at: $0).load() == 0 }
     }
 
     /// Locks a slot that nobody has. One of a dead process is reaped first: if it were locked before, and this thread stopped,

@@ -12,6 +12,8 @@ public enum SegmentError: Error, Equatable {
     case inUse(path: String, processes: Int)
     /// The file is no segment: something of it is not what it must be.
     case format(path: String, field: String, found: UInt64, expected: UInt64)
+    /// The segment is damaged, or its keeper is about to put another in its place.
+    case replaced(path: String)
     /// A number that the caller gave is out of range.
     case range(what: String, found: Int, allowed: ClosedRange<Int>)
     /// All of a limited number of things are taken.
@@ -40,6 +42,8 @@ extension SegmentError: CustomStringConvertible {
             "\(path): found \(processes) attached processes, expected none: stop them before the segment is replaced"
         case .format(let path, let field, let found, let expected):
             "\(path): not a segment of this version: found \(field) \(found), expected \(expected)"
+        case .replaced(let path):
+            "\(path): found a segment that is damaged or replaced, expected one for new sessions; fpxd puts another in its place"
         case .range(let what, let found, let allowed):
             "\(what): found \(found), expected \(allowed.lowerBound) to \(allowed.upperBound)"
         case .exhausted(let what, let limit):

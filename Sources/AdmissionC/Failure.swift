@@ -58,7 +58,7 @@ extension SegmentError {
     var code: Int {
         switch self {
         case .system, .exists, .inUse, .keeper, .room: FPX_E_SYSTEM
-        case .format: FPX_E_FORMAT
+        case .format, .replaced: FPX_E_FORMAT
         case .range: FPX_E_ARGUMENT
         case .exhausted: FPX_E_LIMIT
         case .fenceUnavailable: FPX_E_PLATFORM

@@ -8,6 +8,7 @@ typedef struct guard {
     struct guard *next;
     _Atomic(uintptr_t) address;
     _Atomic(size_t) size;
+    _Atomic(pid_t) process; /* that has the mapping */
 } guard;
 static _Atomic(guard *) guards;
 static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
@@ -27,8 +28,9 @@ static void in_child(void) {
 /* ---- Signals ----
  * A segment's memory can go from under its mapping: somebody cuts the file, its file system is full, a memory module fails
  * (SIGBUS); or this is a child that was made by a raw clone or _Fork, in which no handler of fork has run and which has no
- * mapping (SIGSEGV). Empty memory in the place of the segment makes the process a detached one. Other addresses are not ours:
- * the handler that was there before gets them. */
+ * mapping (SIGSEGV). Empty memory in the place of the segment makes the process a detached one. In such a child it is put only
+ * where nothing is: what the child has mapped there since is its own. Other addresses are not ours: the handler that was there
+ * before gets them. */
 static struct sigaction before_bus, before_segv;
 
 static void pass_on(int number, siginfo_t *info, void *context) {
@@ -44,18 +46,22 @@ static void pass_on(int number, siginfo_t *info, void *context) {
     }
 }
 
+/* Whether memory of a segment in this process has gone, and empty memory is there by now. */
+static bool is_replaced(const guard *entry, uintptr_t address, int number) {
+    uintptr_t begin = entry->address;
+    size_t size = entry->size;
+    if (address < begin || address - begin >= size) return false;
+    if (number == SIGBUS) return entry->process == getpid() && fpx_map_nothing((void *)begin, size) == 0;
+    uintptr_t page = address & ~(uintptr_t)4095;
+    return fpx_map_nothing_new((void *)begin, size) == 0 || fpx_map_nothing_new((void *)page, 4096) == 0;
+}
+
 static void on_lost_memory(int number, siginfo_t *info, void *context) {
     int error = errno;
     uintptr_t address = (uintptr_t)info->si_addr;
-    for (guard *each = info->si_code > 0 ? atomic_load(&guards) : NULL; each; each = each->next) {
-        uintptr_t begin = atomic_load(&each->address);
-        size_t size = atomic_load(&each->size);
-        if (address < begin || address - begin >= size) continue;
-        if (fpx_map_nothing((void *)begin, size) != 0) break;
-        errno = error;
-        return;
-    }
-    pass_on(number, info, context);
+    guard *each = info->si_code > 0 ? atomic_load(&guards) : NULL;
+    while (each && !is_replaced(each, address, number)) each = each->next;
+    if (!each) pass_on(number, info, context);
     errno = error;
 }
 
@@ -83,6 +89,7 @@ bool fpx_guard_memory(void *address, size_t size) {
         guards = entry;
     }
     entry->address = (uintptr_t)address;
+    entry->process = getpid();
     entry->size = size;
     return true;
 }

@@ -24,6 +24,9 @@
 #define F_OFD_GETLK 36
 #define F_OFD_SETLK 37
 #endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
 #ifndef FALLOC_FL_KEEP_SIZE
 #define FALLOC_FL_KEEP_SIZE 1
 #endif
@@ -282,6 +285,15 @@ FPX_INLINE int fpx_map_nothing(void *address, size_t size) {
                    MAP_FAILED
                ? errno
                : 0;
+}
+/* The same where nothing is mapped, and only there. 0 or errno. */
+FPX_INLINE int fpx_map_nothing_new(void *address, size_t size) {
+    void *memory = mmap(address, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1, 0);
+    if (memory == address) return 0;
+    if (memory == MAP_FAILED) return errno;
+    munmap(memory, size); /* a kernel before 4.17 takes the address for a wish */
+    return EEXIST;
 }
 FPX_INLINE const char *fpx_error_name(int number) {
     const char *name = strerrorname_np(number);
