@@ -1,24 +1,34 @@
 /* ngx_fpx.c - see ngx_fpx.h. This file is linked into both modules. nginx loads modules with RTLD_GLOBAL, so the names below
  * that are not static exist once in a process: the first module's. That is how both come to share one attachment, which
- * matters since all workers of a host have 63 process slots. */
+ * matters since all workers of a host have 511 process slots. */
 #include "ngx_fpx.h"
 #include <ngx_event.h>
 
 #define NGX_FPX_SEGMENT "/dev/shm/fpx/segment"
 #define NGX_FPX_RETRY_MSEC 1000
 
-struct ngx_fpx_attachment_s {
-    ngx_fpx_attachment_t *next;
-    fpx_segment *segment;           /* NULL: not attached, and `retry` is set */
-    fpx_lane *lanes[FPX_POOLS_MAX]; /* opened on first use */
+/* A segment by its name. */
+struct ngx_fpx_segment_s {
+    ngx_fpx_segment_t *next;
+    ngx_fpx_attachment_t *current; /* where new sessions go; NULL: not attached, and `retry` is set */
     ngx_event_t retry;
     char problem[256]; /* what the log has been told; empty: all is well */
     char path[];
 };
 
+/* One attachment. When another segment has taken the name of its own one, it stays until its last session has ended. */
+struct ngx_fpx_attachment_s {
+    ngx_queue_t link;
+    fpx_segment *segment;
+    fpx_lane *lanes[FPX_POOLS_MAX]; /* opened on first use */
+    ngx_uint_t sessions;            /* in progress */
+    ngx_uint_t replaced;
+};
+
 /* All segments that this worker uses: one, or two when http and stream name different ones. Attaching must come after fork, so
- * the master, which runs neither init_process nor requests, leaves this empty. */
-ngx_fpx_attachment_t *ngx_fpx_attachments;
+ * the master, which runs neither init_process nor requests, leaves both lists empty. */
+ngx_fpx_segment_t *ngx_fpx_segments;
+ngx_queue_t ngx_fpx_attachments = {&ngx_fpx_attachments, &ngx_fpx_attachments};
 
 /* ---- Settings ---- */
 
@@ -26,7 +36,7 @@ static const char *const ngx_fpx_pools[] = {"furl", "fnbi", "fcas"};
 
 void ngx_fpx_init_main_conf(ngx_fpx_main_conf_t *main) {
     static const ngx_str_t usual = ngx_string(NGX_FPX_SEGMENT);
-    if (main->segment.data == NULL) main->segment = usual;
+    if (main->path.data == NULL) main->path = usual;
 }
 
 ngx_fpx_conf_t *ngx_fpx_create_conf(ngx_conf_t *cf) {
@@ -53,11 +63,11 @@ static char *ngx_fpx_wrong(ngx_conf_t *cf, const ngx_str_t *directive, const ngx
 char *ngx_fpx_set_segment(ngx_conf_t *cf, ngx_command_t *command, void *conf) {
     ngx_fpx_main_conf_t *main = conf;
     ngx_str_t *words = cf->args->elts;
-    if (main->segment.data != NULL) return "is duplicate";
+    if (main->path.data != NULL) return "is duplicate";
     if (words[1].len == 0 || words[1].data[0] != '/') {
         return ngx_fpx_wrong(cf, &command->name, &words[1], "an absolute path such as " NGX_FPX_SEGMENT);
     }
-    main->segment = words[1];
+    main->path = words[1];
     return NGX_CONF_OK;
 }
 
@@ -96,78 +106,112 @@ char *ngx_fpx_set_fail(ngx_conf_t *cf, ngx_command_t *command, void *conf) {
 /* ---- Attachments ---- */
 
 /* Tells the log what is wrong: once, until it changes. */
-static void ngx_fpx_report(ngx_fpx_attachment_t *attachment) {
+static void ngx_fpx_report(ngx_fpx_segment_t *segment) {
     const char *problem = fpx_last_error();
-    if (ngx_strncmp(attachment->problem, problem, sizeof(attachment->problem) - 1) == 0) return;
-    ngx_cpystrn((u_char *)attachment->problem, (u_char *)problem, sizeof(attachment->problem));
+    if (ngx_strncmp(segment->problem, problem, sizeof(segment->problem) - 1) == 0) return;
+    ngx_cpystrn((u_char *)segment->problem, (u_char *)problem, sizeof(segment->problem));
     ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
                   "fpx: %s; sessions get the verdict of \"fpx_fail\"; this worker tries again each second", problem);
 }
 
+static void ngx_fpx_detach(ngx_fpx_attachment_t *attachment) {
+    (void)fpx_detach(attachment->segment);
+    ngx_queue_remove(&attachment->link);
+}
+
 static void ngx_fpx_attach(ngx_event_t *event) {
-    ngx_fpx_attachment_t *attachment = event->data;
-    if (fpx_attach(attachment->path, &attachment->segment) != FPX_OK) {
-        ngx_fpx_report(attachment);
+    ngx_fpx_segment_t *segment = event->data;
+    ngx_fpx_attachment_t *attachment = ngx_calloc(sizeof(*attachment), ngx_cycle->log);
+    if (attachment == NULL || fpx_attach(segment->path, &attachment->segment) != FPX_OK) {
+        if (attachment != NULL) ngx_fpx_report(segment);
+        ngx_free(attachment);
         event->log = ngx_cycle->log;
         ngx_add_timer(event, NGX_FPX_RETRY_MSEC);
         return;
     }
-    if (attachment->problem[0] != '\0') {
-        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "fpx: attached to %s", attachment->path);
-        attachment->problem[0] = '\0';
+    ngx_queue_insert_tail(&ngx_fpx_attachments, &attachment->link);
+    segment->current = attachment;
+    if (segment->problem[0] != '\0') {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "fpx: attached to %s", segment->path);
+        segment->problem[0] = '\0';
     }
 }
 
-/* This worker's attachment to the segment that `main` names; NULL: no memory. */
-static ngx_fpx_attachment_t *ngx_fpx_attachment(ngx_fpx_main_conf_t *main) {
-    if (main->attachment != NULL) return main->attachment;
-    ngx_fpx_attachment_t *attachment = ngx_fpx_attachments;
-    while (attachment != NULL && ngx_strcmp(attachment->path, main->segment.data) != 0) attachment = attachment->next;
-    if (attachment == NULL) {
+/* Attaches to the segment that has the name by now. The sessions of the former one end where they began. */
+static void ngx_fpx_attach_again(ngx_fpx_segment_t *segment) {
+    ngx_fpx_attachment_t *former = segment->current;
+    ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                  "fpx: %s: found the segment lost or replaced by another; this worker attaches again, and keeps %ui sessions "
+                  "of before",
+                  segment->path, former->sessions);
+    former->replaced = 1;
+    segment->current = NULL;
+    if (former->sessions == 0) {
+        ngx_fpx_detach(former);
+        ngx_free(former);
+    }
+    ngx_fpx_attach(&segment->retry);
+}
+
+/* The segment that `main` names; NULL: no memory. */
+static ngx_fpx_segment_t *ngx_fpx_segment(ngx_fpx_main_conf_t *main) {
+    if (main->segment != NULL) return main->segment;
+    ngx_fpx_segment_t *segment = ngx_fpx_segments;
+    while (segment != NULL && ngx_strcmp(segment->path, main->path.data) != 0) segment = segment->next;
+    if (segment == NULL) {
         /* Not from a cycle's pool: without a master process a reload replaces the cycle, and this stays. */
-        attachment = ngx_calloc(sizeof(ngx_fpx_attachment_t) + main->segment.len + 1, ngx_cycle->log);
-        if (attachment == NULL) return NULL;
-        ngx_memcpy(attachment->path, main->segment.data, main->segment.len);
-        attachment->next = ngx_fpx_attachments;
-        ngx_fpx_attachments = attachment;
-        attachment->retry.handler = ngx_fpx_attach;
-        attachment->retry.data = attachment;
-        attachment->retry.cancelable = 1; /* it does not keep a worker that is shutting down */
-        ngx_fpx_attach(&attachment->retry);
+        segment = ngx_calloc(sizeof(ngx_fpx_segment_t) + main->path.len + 1, ngx_cycle->log);
+        if (segment == NULL) return NULL;
+        ngx_memcpy(segment->path, main->path.data, main->path.len);
+        segment->next = ngx_fpx_segments;
+        ngx_fpx_segments = segment;
+        segment->retry.handler = ngx_fpx_attach;
+        segment->retry.data = segment;
+        segment->retry.cancelable = 1; /* it does not keep a worker that is shutting down */
+        ngx_fpx_attach(&segment->retry);
     }
-    main->attachment = attachment;
-    return attachment;
-}
-
-static fpx_lane *ngx_fpx_lane(ngx_fpx_main_conf_t *main, ngx_uint_t pool) {
-    ngx_fpx_attachment_t *attachment = ngx_fpx_attachment(main);
-    if (attachment == NULL || attachment->segment == NULL) return NULL;
-    fpx_lane **lane = &attachment->lanes[pool];
-    if (*lane == NULL && fpx_lane_open(attachment->segment, pool, lane) != FPX_OK) ngx_fpx_report(attachment);
-    return *lane;
+    main->segment = segment;
+    return segment;
 }
 
 void ngx_fpx_init_process(ngx_fpx_main_conf_t *main) {
     /* The cache manager and loader are no workers: they serve nobody and shall take no process slot. */
     if (main == NULL || !main->used || (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)) return;
-    (void)ngx_fpx_attachment(main);
+    (void)ngx_fpx_segment(main);
 }
 
 /* Death would give the sessions back as well, but only when somebody reaps. A worker that is told to terminate, or passes its
  * worker_shutdown_timeout, drops its connections without their clean-up: detaching ends their sessions all the same. */
 void ngx_fpx_exit_process(void) {
-    for (ngx_fpx_attachment_t *attachment = ngx_fpx_attachments; attachment != NULL; attachment = attachment->next) {
-        if (attachment->segment != NULL) (void)fpx_detach(attachment->segment);
-        attachment->segment = NULL;
-        ngx_memzero(attachment->lanes, sizeof(attachment->lanes));
+    for (ngx_fpx_segment_t *segment = ngx_fpx_segments; segment != NULL; segment = segment->next) segment->current = NULL;
+    while (!ngx_queue_empty(&ngx_fpx_attachments)) {
+        ngx_fpx_detach(ngx_queue_data(ngx_queue_head(&ngx_fpx_attachments), ngx_fpx_attachment_t, link));
     }
 }
 
 /* ---- Sessions ---- */
 
+/* Asks for a verdict where new sessions go. */
+static void ngx_fpx_ask(ngx_fpx_segment_t *segment, ngx_fpx_session_t *session, const ngx_fpx_conf_t *conf) {
+    ngx_fpx_attachment_t *attachment = segment != NULL ? segment->current : NULL;
+    *session = (ngx_fpx_session_t){.pool = conf->pool, .verdict = conf->fail};
+    if (attachment == NULL) return;
+    fpx_lane **lane = &attachment->lanes[conf->pool];
+    if (*lane == NULL && fpx_lane_open(attachment->segment, conf->pool, lane) != FPX_OK) return ngx_fpx_report(segment);
+    session->verdict = fpx_lane_admit(*lane);
+    session->lane = *lane;
+    session->attachment = attachment;
+    attachment->sessions++;
+}
+
 static void ngx_fpx_end(void *data) {
     ngx_fpx_session_t *session = data;
-    if (session->lane != NULL) fpx_lane_release(session->lane, session->verdict);
+    ngx_fpx_attachment_t *attachment = session->attachment;
+    if (attachment == NULL) return;
+    fpx_lane_release(session->lane, session->verdict);
+    if (--attachment->sessions > 0 || !attachment->replaced) return;
+    ngx_fpx_detach(attachment);
+    ngx_free(attachment);
 }
 
 static ngx_fpx_session_t *ngx_fpx_find(ngx_pool_t *memory, ngx_uint_t pool) {
@@ -188,15 +232,23 @@ ngx_fpx_session_t *ngx_fpx_admit(ngx_fpx_main_conf_t *main, const ngx_fpx_conf_t
     ngx_fpx_session_t *session = ngx_fpx_session(conf, connection, request);
     if (session != NULL) return session;
 
-    fpx_lane *lane = ngx_fpx_lane(main, conf->pool);
-    fpx_verdict verdict = lane != NULL ? fpx_lane_admit(lane) : (fpx_verdict)conf->fail;
-    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(verdict == FPX_BLOCK ? request : connection, sizeof(*session));
+    ngx_fpx_segment_t *segment = ngx_fpx_segment(main);
+    ngx_fpx_session_t started;
+    ngx_fpx_ask(segment, &started, conf);
+    if (started.verdict != FPX_INSPECT && segment != NULL && segment->current != NULL &&
+        !fpx_is_current(segment->current->segment)) {
+        ngx_fpx_end(&started);
+        ngx_fpx_attach_again(segment);
+        ngx_fpx_ask(segment, &started, conf);
+    }
+    ngx_pool_cleanup_t *cleanup =
+        ngx_pool_cleanup_add(started.verdict == FPX_BLOCK ? request : connection, sizeof(*session));
     if (cleanup == NULL) {
-        if (lane != NULL) fpx_lane_release(lane, verdict);
+        ngx_fpx_end(&started);
         return NULL;
     }
     session = cleanup->data;
-    *session = (ngx_fpx_session_t){.lane = lane, .pool = conf->pool, .verdict = verdict};
+    *session = started;
     cleanup->handler = ngx_fpx_end;
     return session;
 }

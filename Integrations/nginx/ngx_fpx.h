@@ -1,18 +1,19 @@
-/* ngx_fpx.h - what the http and the stream module share: their settings, one attachment for each segment and worker, and the
- * sessions of client connections. All of it is called by the event loop of one worker, so nothing here is locked. */
+/* ngx_fpx.h - what the http and the stream module share: their settings, a worker's attachments to segments, and the sessions of
+ * client connections. All of it is called by the event loop of one worker, so nothing here is locked. */
 #ifndef NGX_FPX_H
 #define NGX_FPX_H
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <fpxadmission.h>
 
+typedef struct ngx_fpx_segment_s ngx_fpx_segment_t;
 typedef struct ngx_fpx_attachment_s ngx_fpx_attachment_t;
 
 /* Settings of a whole http or stream block. */
 typedef struct {
-    ngx_str_t segment;
-    ngx_uint_t used;                  /* "fpx on" stands somewhere: workers attach */
-    ngx_fpx_attachment_t *attachment; /* of this worker; looked up on first use */
+    ngx_str_t path;
+    ngx_uint_t used;            /* "fpx on" stands somewhere: workers attach */
+    ngx_fpx_segment_t *segment; /* of this worker; looked up on first use */
 } ngx_fpx_main_conf_t;
 
 /* Settings of a server or location. */
@@ -24,7 +25,8 @@ typedef struct {
 
 /* One session of a client connection. It ends when the memory pool that holds it is destroyed. */
 typedef struct {
-    fpx_lane *lane; /* who counts it; NULL: nobody does, there was no segment */
+    ngx_fpx_attachment_t *attachment; /* who counts it; NULL: nobody does, there was no segment */
+    fpx_lane *lane;                   /* of the attachment */
     ngx_uint_t pool;
     fpx_verdict verdict;
     ngx_uint_t answered; /* the refusal has been sent: what serves its error page passes */
