@@ -42,7 +42,10 @@ let package = Package(
         .target(name: "AdmissionC", dependencies: ["Admission", "CAdmission"], swiftSettings: settings),
         .target(name: "AdmissionNUMA", dependencies: ["Admission", "CNUMA"], swiftSettings: settings),
         // Floor 2: what the daemon is made of.
-        .target(name: "Licensing", dependencies: [.product(name: "JWTKit", package: "jwt-kit")], swiftSettings: toolSettings),
+        .target(name: "Basics", swiftSettings: toolSettings),
+        .target(
+            name: "Licensing", dependencies: ["Basics", .product(name: "JWTKit", package: "jwt-kit")],
+            swiftSettings: toolSettings),
         .target(
             name: "Settings",
             dependencies: [
@@ -64,7 +67,8 @@ let package = Package(
         .target(
             name: "LicenseClient",
             dependencies: [
-                "AuthorityAPI", "ControlAPI", "Licensing", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                "AuthorityAPI", "Basics", "ControlAPI", "Licensing",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ], swiftSettings: toolSettings),
@@ -86,7 +90,8 @@ let package = Package(
         .target(
             name: "AuthorityServer",
             dependencies: [
-                "AuthorityAPI", "ControlAPI", "Licensing", "WebAPI", .product(name: "Crypto", package: "swift-crypto"),
+                "AuthorityAPI", "Basics", "ControlAPI", "Licensing", "WebAPI",
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "HummingbirdTLS", package: "hummingbird"), .product(name: "Logging", package: "swift-log"),
@@ -97,7 +102,7 @@ let package = Package(
         .target(
             name: "Etcd",
             dependencies: [
-                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                "Basics", .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ], swiftSettings: toolSettings),

@@ -4,6 +4,7 @@
 // for each address and each account. A connection that is silent for 30 seconds is closed, in the handshake too.
 
 import AuthorityAPI
+import Basics
 import ControlAPI
 import Foundation
 import HTTPTypes
@@ -21,6 +22,7 @@ import WebAPI
 package struct AuthorityServer: Service {
     /// Fewer than the file descriptors that a process usually has.
     static let connectionsMax = 900
+    private static let pemBytesMax = 1 << 20
 
     package struct Configuration: Sendable {
         package var host: String
@@ -139,13 +141,19 @@ package struct AuthorityServer: Service {
     }
 
     private static func tls(_ configuration: Configuration) throws(AuthorityError) -> TLSConfiguration {
+        func pem(_ path: String) throws(AuthorityError) -> [UInt8] {
+            do throws(LicensingError) {
+                guard let bytes = try StoredFile.read(path, limit: pemBytesMax) else { throw LicensingError.absent(path: path) }
+                return Array(PEM(bytes).text.utf8)
+            } catch { throw .licensing(error) }
+        }
         func certificates(_ path: String) throws(AuthorityError) -> [NIOSSLCertificate] {
-            guard let certificates = try? NIOSSLCertificate.fromPEMFile(path), !certificates.isEmpty else {
+            guard let certificates = try? NIOSSLCertificate.fromPEMBytes(try pem(path)), !certificates.isEmpty else {
                 throw .tls(path: path, found: "no certificate", expected: "one or more in PEM")
             }
             return certificates
         }
-        guard let key = try? NIOSSLPrivateKey(file: configuration.privateKey, format: .pem) else {
+        guard let key = try? NIOSSLPrivateKey(bytes: try pem(configuration.privateKey), format: .pem) else {
             throw .tls(path: configuration.privateKey, found: "no private key", expected: "one in PEM, without a passphrase")
         }
         var tls = TLSConfiguration.makeServerConfiguration(

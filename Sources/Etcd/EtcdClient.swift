@@ -3,6 +3,7 @@
 // A call stays with the endpoint that worked last, and moves on to the next where that one fails. A question may be asked
 // again; a change is sent once, and what may have been sent is never called a failure: `outcomeUnknown` says that nobody knows.
 
+import Basics
 import Foundation
 import Synchronization
 

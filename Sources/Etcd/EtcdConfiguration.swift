@@ -1,6 +1,7 @@
 // How to reach etcd, as the operator has set it. Files are read anew when they change: a renewed certificate or a changed
 // password needs no restart.
 
+import Basics
 import Foundation
 import NIOSSL
 
@@ -74,7 +75,7 @@ package struct EtcdConfiguration: Equatable, Sendable {
     func password() throws(EtcdError) -> String {
         guard let passwordFile else { return "" }
         let bytes = try Self.read("sharing-password-file", passwordFile)
-        let password = String(validating: bytes, as: UTF8.self)?.trimmingCharacters(in: .newlines) ?? ""
+        let password = String(validating: TextFile.withoutMark(bytes), as: UTF8.self)?.trimmingCharacters(in: .newlines) ?? ""
         // Of what is found only the length is told: it may be a password all the same.
         guard (1...1024).contains(password.utf8.count), !password.contains(where: \.isNewline) else {
             throw .setting(
@@ -92,20 +93,6 @@ struct TLSMaterial: Sendable {
     var tls: TLSConfiguration
     /// When our own certificate ends, seconds since 1970.
     var endOfCertificate: Int?
-}
-
-/// Tells one state of a file from another.
-struct FileStamp: Equatable, Sendable {
-    private var values: [Int] = []
-
-    init(_ path: String) {
-        var status = stat()
-        guard stat(path, &status) == 0 else { return }
-        values = [
-            Int(status.st_dev), Int(status.st_ino), Int(status.st_size), status.st_mtim.tv_sec, status.st_mtim.tv_nsec,
-            status.st_ctim.tv_sec, status.st_ctim.tv_nsec,
-        ]
-    }
 }
 
 extension EtcdConfiguration {
@@ -133,7 +120,7 @@ extension EtcdConfiguration {
 
     private func certificates(_ name: String, _ path: String) throws(EtcdError) -> [NIOSSLCertificate] {
         let bytes = try Self.read(name, path)
-        guard let certificates = try? NIOSSLCertificate.fromPEMBytes(bytes), !certificates.isEmpty else {
+        guard let certificates = try? NIOSSLCertificate.fromPEMBytes(Array(PEM(bytes).text.utf8)), !certificates.isEmpty else {
             throw .setting(name: name, found: "\(bytes.count) bytes that are no certificate in \(path)", expected: "PEM")
         }
         return certificates
@@ -141,7 +128,7 @@ extension EtcdConfiguration {
 
     private func privateKey(_ path: String) throws(EtcdError) -> NIOSSLPrivateKey {
         let bytes = try Self.read("sharing-private-key", path)
-        guard let key = try? NIOSSLPrivateKey(bytes: bytes, format: .pem) else {
+        guard let key = try? NIOSSLPrivateKey(bytes: Array(PEM(bytes).text.utf8), format: .pem) else {
             throw .setting(
                 name: "sharing-private-key", found: "\(bytes.count) bytes that are no private key in \(path)",
                 expected: "PEM without a passphrase")

@@ -2,6 +2,7 @@
 // needs no restart.
 
 import AsyncHTTPClient
+import Basics
 import Foundation
 import Licensing
 import NIOSSL
@@ -40,12 +41,12 @@ package struct AuthorityConnection: Equatable, Sendable {
     }
 
     func accountKey() throws(LicenseClientError) -> String {
-        let text = String(decoding: try read("account-key-file", accountKeyFile), as: UTF8.self)
-        let key = text.trimmingCharacters(in: .whitespacesAndNewlines)
+        let bytes = try read("account-key-file", accountKeyFile)
+        let key = String(decoding: TextFile.trimmed(bytes), as: UTF8.self)
         // Of what is found only the length is told: it may be a key all the same.
         guard (1...512).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
             throw .setting(
-                name: "account-key-file", found: "\(text.utf8.count) bytes that are no key in \(accountKeyFile)",
+                name: "account-key-file", found: "\(bytes.count) bytes that are no key in \(accountKeyFile)",
                 expected: "one line of at most 512 visible ASCII characters")
         }
         return key
@@ -70,7 +71,7 @@ package struct AuthorityConnection: Equatable, Sendable {
 
     private func certificates(_ name: String, _ path: String) throws(LicenseClientError) -> [NIOSSLCertificate] {
         let bytes = try read(name, path)
-        guard let certificates = try? NIOSSLCertificate.fromPEMBytes(bytes), !certificates.isEmpty else {
+        guard let certificates = try? NIOSSLCertificate.fromPEMBytes(Array(PEM(bytes).text.utf8)), !certificates.isEmpty else {
             throw .setting(name: name, found: "\(bytes.count) bytes that are no certificate in \(path)", expected: "PEM")
         }
         return certificates
@@ -78,7 +79,7 @@ package struct AuthorityConnection: Equatable, Sendable {
 
     private func privateKey(_ path: String) throws(LicenseClientError) -> NIOSSLPrivateKey {
         let bytes = try read("authority-private-key", path)
-        guard let key = try? NIOSSLPrivateKey(bytes: bytes, format: .pem) else {
+        guard let key = try? NIOSSLPrivateKey(bytes: Array(PEM(bytes).text.utf8), format: .pem) else {
             throw .setting(
                 name: "authority-private-key", found: "\(bytes.count) bytes that are no private key in \(path)",
                 expected: "PEM without a passphrase")

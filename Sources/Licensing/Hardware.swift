@@ -1,5 +1,6 @@
 // The machine as a licence sees it.
 
+import Basics
 import Foundation
 
 /// What identifies a machine.
@@ -79,14 +80,20 @@ package struct Hardware: Equatable, Sendable {
 }
 
 extension Hardware {
-    /// Reads what `fpx show license_hardware_data` prints.
-    /// - Throws: `absent`, `system`, `tooLarge`, `damaged`, or `claim` for the member that is wrong.
-    package init(dataFile path: String) throws(LicensingError) {
+    /// Opens what `fpx show license_hardware_data` prints.
+    /// - Throws: `absent`, `system`, `tooLarge`, `damaged`.
+    package static func reader(dataFile path: String) throws(LicensingError) -> JSONReader {
         guard let bytes = try StoredFile.read(path, limit: 64 << 10) else { throw .absent(path: path) }
-        guard let members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(bytes)) else {
+        guard let members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(TextFile.withoutMark(bytes))) else {
             throw .damaged(path: path, found: "\(bytes.count) bytes that are no JSON object", expected: "hardware data")
         }
-        let reader = JSONReader(members)
+        return JSONReader(members, path: path + ": ")
+    }
+
+    /// Reads it.
+    /// - Throws: `absent`, `system`, `tooLarge`, `damaged`, or `claim` for the member that is wrong.
+    package init(dataFile path: String) throws(LicensingError) {
+        let reader = try Self.reader(dataFile: path)
         self.init(
             cpuModel: try reader.string("cpu_model", allowsEmpty: true),
             logicalCPUsNumber: try reader.integer("logical_cpus_number", in: HardwareBinding.numbers),

@@ -1,6 +1,8 @@
 // Keys are Ed25519 in PEM, as openssl writes them: `PUBLIC KEY` (SubjectPublicKeyInfo) in KID.pem, `PRIVATE KEY` (PKCS 8) in KID.key.
-// The id of a key, `kid` in tokens, is the name of its file without the extension.
+// The id of a key, `kid` in tokens, is the name of its file without the extension. A key file has one block of PEM, and may have any
+// text around it.
 
+import Basics
 import Foundation
 import JWTKit
 
@@ -41,7 +43,7 @@ package struct TrustedKeys: Sendable {
     /// - Throws: `key`: no key, no id for one, or another key than the trusted one of that id.
     package mutating func add(id: String, pem: String) throws(LicensingError) {
         guard KeyFile.isID(id) else { throw KeyFile.badID(id, path: "keys") }
-        let key = try KeyFile.publicKey(in: pem.trimmingCharacters(in: .whitespacesAndNewlines), path: id)
+        let key = try KeyFile.publicKey(in: PEM(Array(pem.utf8)), path: id)
         if let known = keys[id], known.pemRepresentation != key.pemRepresentation {
             throw .key(path: id, found: "another key than the trusted one of this id", expected: "a new id for a new key")
         }
@@ -106,49 +108,52 @@ package enum KeyFile {
     /// The public half of a key file of either kind, in PEM.
     /// - Throws: `system`, `tooLarge`, `key`.
     package static func publicPEM(_ path: String) throws(LicensingError) -> String {
-        try text(of: path).hasPrefix("-----BEGIN PRIVATE")
+        try pem(path).blocks.first?.label == "PRIVATE KEY"
             ? SigningKey(path: path).publicPEM : publicKey(path).pemRepresentation + "\n"
     }
 
     static func publicKey(_ path: String) throws(LicensingError) -> EdDSA.PublicKey {
-        try publicKey(in: try text(of: path), path: path)
+        try publicKey(in: try pem(path), path: path)
     }
 
-    static func publicKey(in text: String, path: String) throws(LicensingError) -> EdDSA.PublicKey {
-        guard let key = try? EdDSA.PublicKey(pem: text) else {
-            throw .key(path: path, found: kind(of: text), expected: "an Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
+    static func publicKey(in pem: PEM, path: String) throws(LicensingError) -> EdDSA.PublicKey {
+        guard pem.blocks.count == 1, let key = try? EdDSA.PublicKey(pem: pem.text) else {
+            throw .key(path: path, found: found(pem), expected: "an Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
         }
         return key
     }
 
     static func privateKey(_ path: String) throws(LicensingError) -> EdDSA.PrivateKey {
-        let text = try text(of: path)
+        let pem = try pem(path)
         // Reading takes a private key of any curve of 32 bytes, so the key must write itself as it was read.
-        guard let key = try? EdDSA.PrivateKey(pem: text), key.pemRepresentation == text else {
-            throw .key(path: path, found: kind(of: text), expected: "an Ed25519 private key in PEM (BEGIN PRIVATE KEY)")
+        guard pem.blocks.count == 1, let key = try? EdDSA.PrivateKey(pem: pem.text), key.pemRepresentation + "\n" == pem.text
+        else {
+            throw .key(path: path, found: found(pem), expected: "an Ed25519 private key in PEM (BEGIN PRIVATE KEY)")
         }
         return key
     }
 
-    private static func text(of path: String) throws(LicensingError) -> String {
+    private static func pem(_ path: String) throws(LicensingError) -> PEM {
         let id = id(of: path)
         guard isID(id) else { throw badID(id, path: path) }
         guard let bytes = try StoredFile.read(path, limit: 16 << 10) else {
             throw .key(path: path, found: "no such file", expected: "a key")
         }
-        return String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        return PEM(bytes)
+    }
+
+    /// Labels, and nothing else of what may be a secret.
+    private static func found(_ pem: PEM) -> String {
+        switch pem.blocks.count {
+        case 0: "\(pem.bytesRead) bytes that are not PEM"
+        case 1: JSONValue.quote("-----BEGIN \(pem.blocks[0].label)-----") + " with something else in it"
+        default: "\(pem.blocks.count) blocks of PEM"
+        }
     }
 
     static func badID(_ id: String, path: String) -> LicensingError {
         .key(
             path: path, found: "the key id \(JSONValue.quote(id))",
             expected: "a file name of at most 64 letters, digits, `-`, `_` and `.`")
-    }
-
-    /// The first line if it is one of PEM, and nothing else of what may be a secret.
-    private static func kind(of text: String) -> String {
-        let line = text.prefix { $0 != "\n" }
-        guard line.hasPrefix("-----BEGIN ") else { return "\(text.utf8.count) bytes that are not PEM" }
-        return JSONValue.quote(String(line)) + " with something else in it"
     }
 }

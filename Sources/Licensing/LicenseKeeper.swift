@@ -192,11 +192,12 @@ package final class LicenseKeeper: Sendable {
     }
 
     private static func readLicense(_ path: String?, _ keys: TrustedKeys) async -> Source {
+        guard let path else { return .absent }
         do {
-            guard let path, let bytes = try StoredFile.read(path, limit: LicenseToken.bytesMax) else { return .absent }
+            guard let bytes = try StoredFile.read(path, limit: LicenseToken.bytesMax) else { return .absent }
             return .license(try await LicenseToken.verify(bytes, with: keys))
         } catch {
-            return .refused(error)
+            return .refused(error.inLicenseFile(path))
         }
     }
 

@@ -45,6 +45,8 @@ package enum LicensingError: Error, Equatable {
     case damaged(path: String, found: String, expected: String)
     /// The file is there already and is never replaced.
     case exists(path: String)
+    /// What is wrong with the licence in this file.
+    indirect case licenseFile(path: String, LicensingError)
 
     /// The state that a licence has for this reason.
     package var state: LicenseState {
@@ -66,11 +68,29 @@ package enum LicensingError: Error, Equatable {
         case .clockRollback: .clockRollback
         case .superseded: .superseded
         case .suspended: .suspended
+        case .licenseFile(_, let error): error.state
+        }
+    }
+
+    /// The same with the file that it is about, where it does not name one itself.
+    package func inLicenseFile(_ path: String) -> LicensingError {
+        switch self {
+        case .absent, .system, .damaged, .key, .exists, .licenseFile: self
+        case .tooLarge(_, let bytes, let limit): .tooLarge(path: path, bytes: bytes, limit: limit)
+        default: .licenseFile(path: path, self)
         }
     }
 }
 
 extension LicensingError: CustomStringConvertible {
+    /// What is there is no licence at all, or not a whole one.
+    private var isOfForm: Bool {
+        switch self {
+        case .empty, .malformed, .truncated: true
+        default: false
+        }
+    }
+
     package var description: String {
         switch self {
         case .absent(let path):
@@ -115,6 +135,8 @@ extension LicensingError: CustomStringConvertible {
             "\(path): found \(found), expected \(expected)"
         case .exists(let path):
             "\(path): exists already, and a key is never overwritten; take another name"
+        case .licenseFile(let path, let error):
+            error.isOfForm ? "\(path) is not a licence (\(error.state.rawValue)): \(error)" : "\(path): \(error)"
         }
     }
 }

@@ -73,7 +73,8 @@ extension LicenseCommand {
             guard let bytes = try StoredFile.read(file, limit: LicenseToken.bytesMax) else {
                 throw LicensingError.absent(path: file)
             }
-            let parts = try LicenseToken.split(bytes)
+            let parts: SignedToken.Parts
+            do throws(LicensingError) { parts = try LicenseToken.split(bytes) } catch { throw error.inLicenseFile(file) }
             print("header: " + Self.text(parts.header))
             if let claims = try? JSONDecoder().decode([String: JSONValue].self, from: Data(parts.payload)) {
                 print("claims: " + Self.text(claims))
@@ -85,7 +86,10 @@ extension LicenseCommand {
             if trusted.isEmpty { return print("signature: not checked, no --trusted") }
             let keys = TrustedKeys(paths: trusted)
             for trouble in keys.trouble { Authority.note("warning: \(trouble)") }
-            let license = try await LicenseToken.verify(bytes, with: keys)
+            let license: License
+            do throws(LicensingError) { license = try await LicenseToken.verify(bytes, with: keys) } catch {
+                throw error.inLicenseFile(file)
+            }
             print("signature: verifies, by key \(license.keyID)")
             let now = Timestamp.seconds(Date())
             var failure: LicensingError?

@@ -30,9 +30,7 @@ struct Offline: AsyncParsableCommand {
     }
 
     private func unitInFile() throws -> String? {
-        guard let bytes = try StoredFile.read(file, limit: 64 << 10),
-            let members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(bytes)), members["unit_id"] != nil
-        else { return nil }
-        return try JSONReader(members).string("unit_id")
+        let reader = try Hardware.reader(dataFile: file)
+        return reader.has("unit_id") ? try reader.string("unit_id") : nil
     }
 }

@@ -10,6 +10,8 @@ final class AuthorityControl: Sendable {
     let folder: TemporaryFolder
     let certificates: Certificates
     private let launcher: [String]
+    private let certificate: String
+    private let key: String
     private let process = Mutex<ProxyProcess?>(nil)
     private let port = Mutex(0)
 
@@ -17,11 +19,15 @@ final class AuthorityControl: Sendable {
     var keys: String { folder.path + "/keys" }
     var log: String { folder.read("authority.out") }
 
-    /// - Parameter launcher: a command that starts it.
-    init(launcher: [String] = []) throws {
+    /// - Parameters:
+    ///   - launcher: a command that starts it.
+    ///   - certificate: its certificate, with the key; nil: that of the tests for localhost.
+    init(launcher: [String] = [], certificate: String? = nil, key: String? = nil) throws {
         folder = try TemporaryFolder()
         certificates = try Certificates.shared.get()
         self.launcher = launcher
+        self.certificate = certificate ?? certificates.path("server.pem")
+        self.key = key ?? certificates.path("server.key")
         try start()
         let output = try command("customer", "add", "ACME")
         let key = try #require(output.firstMatch(of: /account key: (\S+)/)?.1)
@@ -37,7 +43,7 @@ final class AuthorityControl: Sendable {
         let program = try ProxyProcess(
             launcher + [
                 try Programs.path("fpx-authority"), "serve", "--database", database, "--listen", "127.0.0.1:\(port)",
-                "--certificate", certificates.folder + "/server.pem", "--key", certificates.folder + "/server.key",
+                "--certificate", certificate, "--key", key,
             ], output: folder.path + "/authority.out")
         process.withLock { $0 = program }
         guard

@@ -45,9 +45,10 @@ final class DaemonControl: Sendable {
     ///   - cap: licensed sessions of the licence; nil: none is put in place.
     ///   - launcher: a command that starts fpxd with less than this process may do.
     ///   - authority: where its licences come from, in place of one that is signed here.
+    ///   - flags: more of fpxd's; what is said twice holds as it is said last.
     init(
         segment path: String = newSegmentPath(), cap: Int? = 3, policy: OverLimitPolicy = .bypass, launcher: [String] = [],
-        authority: AuthorityControl? = nil
+        authority: AuthorityControl? = nil, flags: [String] = []
     ) throws {
         folder = try TemporaryFolder()
         segmentPath = path
@@ -56,7 +57,7 @@ final class DaemonControl: Sendable {
         // nginx gives up root; its workers must be able to open the segment.
         command =
             launcher + [try Programs.path("fpxd"), "--home", folder.path + "/home", "--segment", path, "--group", "www-data"]
-            + (authority?.flags ?? [])
+            + (authority?.flags ?? []) + flags
         try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
         try self.authority("keys", "new", "--name", "test", "--out", folder.path)
         try FileManager.default.createDirectory(atPath: home + "/keys", withIntermediateDirectories: true)

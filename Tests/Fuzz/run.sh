@@ -42,7 +42,9 @@ build() { # MODULE
     case $1 in
     SPOE) sources="Sources/SPOE/SPOPReader.swift Sources/SPOE/SPOPFrame.swift Sources/SPOE/SPOPConnection.swift
         Sources/SPOE/EndLines.swift" ;;
-    Licensing) sources=$(grep -LE '^import JWTKit|TrustedKeys' Sources/Licensing/*.swift) ;;
+    Licensing)
+        compile -module-name Basics -emit-module-path $out/Basics.swiftmodule -c Sources/Basics/*.swift -o $out/Basics.o
+        sources="$(grep -LE '^import JWTKit|TrustedKeys' Sources/Licensing/*.swift) $out/Basics.o -I $out" ;;
     CommandLine)
         local library
         for library in SeatSharing ControlAPI; do

@@ -62,9 +62,29 @@ import Testing
         }
     }
 
+    /// White space says nothing, wherever it stands, and the licence that is read is the one that was signed.
+    @Test func whiteSpaceAndAMarkSayNothing() async throws {
+        let token = Array(try await token().dropLast())
+        let license = try await LicenseToken.verify(token, with: keys)
+        let seed = testSeed()
+        print("whiteSpaceAndAMarkSayNothing: seed \(seed)")
+        var generator = SeededGenerator(seed: seed)
+        let gaps = [" ", "\t", "\n", "\r\n", "\n\n  ", " \r\n\t"]
+        for round in 0..<100 {
+            var file: [UInt8] = round % 2 == 0 ? [0xEF, 0xBB, 0xBF] : []
+            let often = Int.random(in: 1...100, using: &generator)
+            for byte in token {
+                if Int.random(in: 0..<often, using: &generator) == 0 { file += gaps.randomElement(using: &generator)!.utf8 }
+                file.append(byte)
+            }
+            #expect(try await LicenseToken.verify(file, with: keys) == license)
+        }
+        #expect(license.token == token)
+    }
+
     @Test func whatFollowsTheTokenIsRefused() async throws {
         let token = try await token()
-        for tail in ["\n", " ", "\r\n", ".", "A", "\u{0}"] {
+        for tail in [".", "A", "\u{0}", "\u{B}", "\u{A0}", "\u{FEFF}", "\nA"] {
             #expect(
                 await refusal(token.dropLast() + Array(tail.utf8) + Array("\n".utf8), keys)?.state == .malformed,
                 "\(tail.debugDescription)")

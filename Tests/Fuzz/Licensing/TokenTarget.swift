@@ -15,7 +15,8 @@ private func base64URL(_ bytes: [UInt8]) -> [UInt8] {
 private func checkFile(_ file: [UInt8]) {
     do throws(LicensingError) {
         let parts = try LicenseToken.split(file)
-        expect(parts.token == (file.last == 0x0A ? file.dropLast() : file), "the token is not the file")
+        let text = file.starts(with: [0xEF, 0xBB, 0xBF]) ? file.dropFirst(3) : file[...]
+        expect(parts.token == text.filter { ![0x20, 0x09, 0x0D, 0x0A].contains($0) }, "the token is not the file")
         let texts = parts.token.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false).map(Array.init)
         expect(texts.count == 3 && texts[1] == base64URL(parts.payload), "another text is the same token")
         for text in texts {
