@@ -110,7 +110,7 @@ let package = Package(
         .executableTarget(
             name: "fpxd",
             dependencies: [
-                "Admission", "AdmissionNUMA", "CAdmission", "ControlAPI", "ControlPlane", "Etcd", "KeyedSessions",
+                "Admission", "AdmissionNUMA", "Basics", "CAdmission", "ControlAPI", "ControlPlane", "Etcd", "KeyedSessions",
                 "LicenseClient", "Licensing", "SeatSharing", "Settings", "SPOE",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),

@@ -4,7 +4,6 @@
 // for each address and each account. A connection that is silent for 30 seconds is closed, in the handshake too.
 
 import AuthorityAPI
-import Basics
 import ControlAPI
 import Foundation
 import HTTPTypes
@@ -22,7 +21,6 @@ import WebAPI
 package struct AuthorityServer: Service {
     /// Fewer than the file descriptors that a process usually has.
     static let connectionsMax = 900
-    private static let pemBytesMax = 1 << 20
 
     package struct Configuration: Sendable {
         package var host: String
@@ -72,7 +70,7 @@ package struct AuthorityServer: Service {
         self.version = version
         self.logger = logger
         self.ready = ready
-        tls = try Self.tls(configuration)
+        tls = try Self.tls(configuration, logger)
     }
 
     package func run() async throws {
@@ -140,34 +138,14 @@ package struct AuthorityServer: Service {
         return WebRefusal(.serviceUnavailable, code: AuthorityRefusal.unavailable.rawValue, message: "ask again later")
     }
 
-    private static func tls(_ configuration: Configuration) throws(AuthorityError) -> TLSConfiguration {
-        func pem(_ path: String) throws(AuthorityError) -> [UInt8] {
-            do throws(LicensingError) {
-                guard let bytes = try StoredFile.read(path, limit: pemBytesMax) else { throw LicensingError.absent(path: path) }
-                return Array(PEM(bytes).text.utf8)
-            } catch { throw .licensing(error) }
-        }
-        func certificates(_ path: String) throws(AuthorityError) -> [NIOSSLCertificate] {
-            guard let certificates = try? NIOSSLCertificate.fromPEMBytes(try pem(path)), !certificates.isEmpty else {
-                throw .tls(path: path, found: "no certificate", expected: "one or more in PEM")
-            }
-            return certificates
-        }
-        guard let key = try? NIOSSLPrivateKey(bytes: try pem(configuration.privateKey), format: .pem) else {
-            throw .tls(path: configuration.privateKey, found: "no private key", expected: "one in PEM, without a passphrase")
-        }
-        var tls = TLSConfiguration.makeServerConfiguration(
-            certificateChain: try certificates(configuration.certificate).map { .certificate($0) }, privateKey: .privateKey(key)
-        )
-        tls.minimumTLSVersion = .tlsv12
+    private static func tls(_ configuration: Configuration, _ logger: Logger) throws(AuthorityError) -> TLSConfiguration {
+        var tls = try ServerCertificate(
+            certificate: configuration.certificate, privateKey: configuration.privateKey, logger: logger
+        ).serverConfiguration()
         if let file = configuration.clientCA {
-            tls.trustRoots = .certificates(try certificates(file))
+            tls.trustRoots = .certificates(try ServerCertificate.certificates(file))
             // A unit shows a certificate; what name stands in it is of no matter, as units are known by their account key.
             tls.certificateVerification = .noHostnameVerification
-        }
-        do { _ = try NIOSSLContext(configuration: tls) } catch {
-            throw .tls(
-                path: configuration.certificate, found: "\(error)", expected: "the certificate of \(configuration.privateKey)")
         }
         return tls
     }

@@ -3,58 +3,93 @@
 // It is the folder that is watched, for a file that is put in place by a rename is another file. The folder need not be there, and
 // may be exchanged for another one: each second the watch is held against the folder of that name, and set anew where it is not of
 // that one. What may have happened before a watch is set is told as a change, at the start too.
+//
+// The folder does not hear of everything: a link may lead elsewhere (Kubernetes exchanges a link to the folder that all files are
+// links into), and a single file may be mounted over another. So each second the file that the name leads to is compared with the
+// one that was told of last.
 
+import Basics
 import Foundation
 import Licensing
 import Synchronization
 
-/// Watches one file until its task is cancelled.
+/// Watches a file, and others beside it, until its task is cancelled.
 package struct FileWatch: Sendable {
+    /// What lies under some names. A folder is known by the files in it.
+    private struct Contents: Equatable {
+        private var stamps: [String: FileStamp] = [:]
+
+        init(_ paths: [String]) {
+            for path in paths {
+                stamps[path] = FileStamp(path)
+                for name in (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? [] {
+                    stamps[path + "/" + name] = FileStamp(path + "/" + name)
+                }
+            }
+        }
+    }
+
+    /// What was there when a change was last told.
+    private final class Told: Sendable {
+        let contents: Mutex<Contents>
+        init(_ contents: Contents) { self.contents = Mutex(contents) }
+    }
+
     /// Several steps of one change are told as one: this long after the last of them.
     private static let calm: Duration = .milliseconds(100)
     /// Somebody who writes on and on is heard all the same.
     private static let calmsMax = 10
 
     private let path: String
+    private let paths: [String]
     private let changed: @Sendable () async -> Void
 
-    /// - Parameter changed: called for one change at a time; changes meanwhile are one more call.
-    package init(path: String, changed: @escaping @Sendable () async -> Void) {
+    /// - Parameters:
+    ///   - others: files, and folders of files, whose changes are seen within a second.
+    ///   - changed: called for one change at a time; changes meanwhile are one more call.
+    package init(path: String, others: [String] = [], changed: @escaping @Sendable () async -> Void) {
         self.path = path
+        paths = [path] + others
         self.changed = changed
     }
 
     /// - Throws: `system`, where the host has no inotify instance left.
     package func run() async throws(LicensingError) {
         let folder = try FolderWatch(path: path)
-        let (changes, told) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
+        let (changes, news) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
         let source = DispatchSource.makeReadSource(fileDescriptor: folder.descriptor, queue: .global())
-        source.setEventHandler { if folder.drain() { told.yield() } }
+        source.setEventHandler { if folder.drain() { news.yield() } }
         source.setCancelHandler { folder.close() }
         source.activate()
         defer { source.cancel() }
+        let told = Told(Contents(paths))
         await withTaskGroup { group in
             group.addTask {
                 while !Task.isCancelled {
-                    if folder.renew() { told.yield() }
+                    if folder.renew() || Contents(paths) != told.contents.withLock({ $0 }) { news.yield() }
                     try? await Task.sleep(for: .seconds(1))
                 }
             }
             group.addTask {
                 for await _ in changes {
-                    await waitForCalm(folder)
+                    let contents = await calmContents(folder)
+                    told.contents.withLock { $0 = contents }
                     if !Task.isCancelled { await changed() }
                 }
             }
         }
     }
 
-    private func waitForCalm(_ folder: FolderWatch) async {
+    /// What is there when nothing has changed for a moment.
+    private func calmContents(_ folder: FolderWatch) async -> Contents {
+        var contents = Contents(paths)
         for _ in 0..<Self.calmsMax {
-            let before = folder.events
+            let before = (folder.events, contents)
             try? await Task.sleep(for: Self.calm)
-            if folder.events == before || Task.isCancelled { return }
+            contents = Contents(paths)
+            if before == (folder.events, contents) || Task.isCancelled { break }
         }
+        return contents
     }
 }
 

@@ -104,6 +104,9 @@ package actor LicenseRenewal {
         return result
     }
 
+    /// After a failure: what it failed for may be over, so the authority is asked at the next `renewIfDue`.
+    package func retry() { schedule.retry() }
+
     /// Breaks off a renewal that waits for the authority: the daemon is told to stop. It is asked again at the next start.
     package func cancel() { running?.cancel() }
 

@@ -43,6 +43,9 @@ package struct RenewalSchedule: Sendable {
         next = now + (retryAfter.map { $0 + jitter(0...Self.firstWait) } ?? jitter(1...longest))
     }
 
+    /// At once where the last attempt failed.
+    package mutating func retry() { if failures > 0 { next = 0 } }
+
     private func slot(after time: Int) -> Int {
         let today = (time - offset) / Self.day * Self.day + offset
         return (today > time ? today : today + Self.day) + jitter(0...Self.jitterMax)

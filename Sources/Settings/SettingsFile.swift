@@ -17,6 +17,9 @@ public struct SettingsFile: Equatable, Sendable {
     /// An empty file.
     public init(path: String) { self.path = path }
 
+    /// Whether there is no text in it at all.
+    public var isEmpty: Bool { text.isEmpty }
+
     /// Reads a file. One that is not there is empty.
     public static func read(_ path: String) throws(SettingsError) -> SettingsFile {
         guard FileManager.default.fileExists(atPath: path) else { return SettingsFile(path: path) }

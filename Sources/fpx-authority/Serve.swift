@@ -12,8 +12,8 @@ struct Serve: AsyncParsableCommand {
         abstract: "Answers units over TLS until it is told to stop.",
         discussion: """
             Makes the database and a first key where there are none. SIGTERM or SIGINT: finishes what it has begun, and ends. \
-            Changes made by other commands count at once; a new certificate, after a restart. On stderr: `ready: ` and where \
-            it listens.
+            Changes made by other commands count at once, a renewed certificate from the next connection on. On stderr: \
+            `ready: ` and where it listens.
             """)
 
     @OptionGroup var files: DatabaseAndKeys

@@ -1,6 +1,7 @@
 // Daemon: what fpxd holds while it runs. The services around it only call it.
 
 import Admission
+import Basics
 import ControlAPI
 import Foundation
 import KeyedSessions
@@ -154,6 +155,8 @@ extension Daemon {
     /// Changes settings, at once and lasting: all or none.
     func change(_ changes: [String: String?]) throws(SettingsError) {
         try applying.withLock { _ throws(SettingsError) in
+            // What somebody has written there by hand counts too, and must not be lost.
+            for message in try reload() { events.note(.info, .config, message) }
             let changed = try settings.changing(changes)
             try changed.save()
             state.withLock { $0.settings = changed }
@@ -165,20 +168,49 @@ extension Daemon {
         }
     }
 
+    /// Reads the configuration file again, within `applying`.
+    ///
+    /// - Returns: what has another value now, a sentence each.
+    private func reload() throws(SettingsError) -> [String] {
+        let before = settings
+        let after = try before.reloaded()
+        if after.file == before.file { return [] }
+        state.withLock { $0.settings = after }
+        applyPolicy()
+        sharedSeats.configure(after)
+        return Setting.all.map(\.name).filter { after[$0] != before[$0] }.map { "set \($0) \(after[$0])" }
+    }
+
+    private static func awaitsRestart(_ name: String) -> String { "\(name): a change takes effect when fpxd is restarted" }
+
+    /// The configuration file is another one: what can take effect at once does, the rest is told.
+    ///
+    /// A file that is gone or empty changes nothing by itself: who edits it may be about to put it back.
+    func configurationFileChanged() {
+        let path = settings.file.path
+        let before = Set(settings.awaitingRestart)
+        do {
+            guard FileStamp(path).isThere, try !SettingsFile.read(path).isEmpty else {
+                if !settings.file.isEmpty {
+                    events.note(.warning, .config, "\(path) is gone or empty: its settings stay in force until fpx commit")
+                }
+                return
+            }
+            let changes = try applying.withLock { _ throws(SettingsError) in try reload() }
+            let waiting = settings.awaitingRestart.filter { !before.contains($0) }.map(Self.awaitsRestart)
+            for message in changes + waiting { events.note(.info, .config, "\(path) has changed: \(message)") }
+        } catch {
+            events.note(.warning, .config, "\(path) has changed and is refused, its settings before stay in force: \(error)")
+        }
+    }
+
     /// Reads licence and configuration again. What is not accepted changes nothing.
     func commit() async -> ControlAPI.CommitReport {
         var messages: [String] = []
         var applied = true
         do {
-            try applying.withLock { _ throws(SettingsError) in
-                let before = settings
-                let after = try before.reloaded()
-                state.withLock { $0.settings = after }
-                applyPolicy()
-                sharedSeats.configure(after)
-                messages += after.awaitingRestart.map { "\($0): a change takes effect when fpxd is restarted" }
-                messages += Setting.all.map(\.name).filter { after[$0] != before[$0] }.map { "set \($0) \(after[$0])" }
-            }
+            let changes = try applying.withLock { _ throws(SettingsError) in try reload() }
+            messages += settings.awaitingRestart.map(Self.awaitsRestart) + changes
         } catch {
             applied = false
             messages.append("configuration kept: \(error)")

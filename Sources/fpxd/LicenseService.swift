@@ -14,6 +14,9 @@ struct Authority: Sendable {
     let client: LicenseClient
     let renewal: LicenseRenewal
 
+    /// Certificates, and the key of ours.
+    let files: [String]
+
     /// Nil: none is named.
     ///
     /// - Parameter log: told what renewals do, a line each.
@@ -23,6 +26,7 @@ struct Authority: Sendable {
         let url = settings[Setting.authority]
         if url.isEmpty { return nil }
         func path(_ name: String) -> String? { settings[name].isEmpty ? nil : settings[name] }
+        files = [Setting.authorityCA, Setting.authorityCertificate, Setting.authorityPrivateKey].compactMap(path)
         client = LicenseClient(
             AuthorityConnection(
                 url: url, accountKeyFile: settings[Setting.accountKeyFile], authorityFile: path(Setting.authorityCA),
@@ -41,19 +45,35 @@ struct LicenseService: Service {
     func run() async throws {
         await cancelWhenGracefulShutdown {
             await withTaskGroup { group in
-                group.addTask { await watchFile() }
+                let settings = daemon.settings
+                group.addTask {
+                    await watch(
+                        settings[Setting.licenseFile], others: [settings[Setting.trustedKeys]], "licence",
+                        changed: daemon.licenseFileChanged)
+                }
+                group.addTask {
+                    await watch(settings.file.path, "configuration file") { daemon.configurationFileChanged() }
+                }
                 if let authority = daemon.authority {
                     group.addTask { await keepAlive(authority) }
+                    group.addTask {
+                        // A file that kept the authority from being asked, or from answering, may be right now.
+                        await watch(
+                            settings[Setting.accountKeyFile], others: authority.files + [settings[Setting.trustedKeys]],
+                            "account key"
+                        ) { await authority.renewal.retry() }
+                    }
                     group.addTask { await report(to: authority) }
                 }
             }
         }
     }
 
-    private func watchFile() async {
-        let watch = FileWatch(path: daemon.settings[Setting.licenseFile]) { await daemon.licenseFileChanged() }
-        do { try await watch.run() } catch {
-            daemon.logger.warning("A changed licence is seen by `fpx commit` only: \(error)")
+    private func watch(
+        _ path: String, others: [String] = [], _ what: String, changed: @escaping @Sendable () async -> Void
+    ) async {
+        do { try await FileWatch(path: path, others: others, changed: changed).run() } catch {
+            daemon.logger.warning("A changed \(what) is seen by `fpx commit` only: \(error)")
         }
     }
 

@@ -92,13 +92,15 @@ final class DaemonControl: Sendable {
         return output
     }
 
-    /// Puts a licence in place; it is in force after a start or a commit.
-    func sign(cap: Int, _ more: String...) throws {
+    /// Puts a licence in place, or in `file`; it is in force within seconds, after a start or a commit.
+    ///
+    /// - Parameter key: id of one in `folder`.
+    func sign(cap: Int, _ more: String..., by key: String = "test", to file: String? = nil) throws {
         let number = epoch.add(1, ordering: .relaxed).newValue
         try authority(
             [
-                "license", "sign", "--key", folder.path + "/test.key", "--customer", "test", "--seats", "\(cap)",
-                "--sessions-per-seat", "1", "--id", "test", "--epoch", "\(number)", "--out", licenseFile,
+                "license", "sign", "--key", folder.path + "/\(key).key", "--customer", "test", "--seats", "\(cap)",
+                "--sessions-per-seat", "1", "--id", "test", "--epoch", "\(number)", "--out", file ?? licenseFile,
             ] + more)
     }
 

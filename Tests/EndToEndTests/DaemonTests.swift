@@ -133,8 +133,8 @@ extension EndToEnd.DaemonTests {
         #expect(pool.policy == .block)
     }
 
-    /// What an operator writes by hand counts when it is committed; until then it is neither used nor lost.
-    @Test func handEditsWaitForTheCommit() throws {
+    /// What an operator writes by hand counts by itself, and a change by `fpx config` that comes first loses none of it.
+    @Test func handEditsCountAndAreKept() throws {
         let daemon = try DaemonControl(cap: 0)
         let file = daemon.home + "/fpxd.yaml"
         func value(_ name: String) throws -> String? {
@@ -145,18 +145,19 @@ extension EndToEnd.DaemonTests {
         }
         let text = "session-warning: 70\r\nlog-file: /elsewhere\r\n"
         try text.write(toFile: file, atomically: true, encoding: .utf8)
-        let refused = try daemon.ask("config", "system", "global", "set", "license-overlimit", "block", "end")
-        #expect(refused.status != 0)
-        #expect(refused.output.contains("\(file): changed since it was read: commit first"), "\(refused)")
-        #expect(try String(contentsOfFile: file, encoding: .utf8) == text)
-        #expect(try value("license-overlimit") == "bypass")
-        for _ in 0..<2 {
-            #expect(try daemon.fpx("commit").contains("log-file: a change takes effect when fpxd is restarted"))
-            #expect(try value("session-warning") == "70")
-            #expect(try value("log-file") == daemon.home + "/fpxd.log", "the value that runs")
-        }
         try daemon.set(policy: .block)
         #expect(try String(contentsOfFile: file, encoding: .utf8) == text + "license-overlimit: block\r\n")
+        for _ in 0..<2 {
+            #expect(try value("session-warning") == "70")
+            #expect(try value("log-file") == daemon.home + "/fpxd.log", "the value that runs")
+            #expect(try daemon.fpx("commit").contains("log-file: a change takes effect when fpxd is restarted"))
+        }
+        // What cannot be read is not written over.
+        try "session-warning: never\n".write(toFile: file, atomically: true, encoding: .utf8)
+        let refused = try daemon.ask("config", "system", "global", "set", "license-overlimit", "bypass", "end")
+        #expect(refused.status == 1 && refused.output.contains("\(file):1: session-warning: found \"never\""), "\(refused)")
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "session-warning: never\n")
+        #expect(try value("license-overlimit") == "block")
     }
 
     /// A crash in the middle of an event's line costs that event alone.
