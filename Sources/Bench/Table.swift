@@ -47,7 +47,7 @@ extension Report {
         let large = memory.segment64Processes128CPUs
         lines.append(
             row(
-                "segment, 64 processes x 128 CPUs", megabytes(large), "<= 64 MiB", "",
+                "taken by 64 processes x 128 CPUs", megabytes(large), "<= 64 MiB", "",
                 large <= 64 << 20 ? "met" : "NOT MET"))
         lines.append(row("segment of this host", megabytes(memory.segmentHere), "", "", ""))
         lines.append(row("  of it in memory, one pool in use", "\(memory.used / 1024) KiB", "", "", ""))
