@@ -48,6 +48,7 @@ extension Segment {
             ("magic", Layout.headerMagic, Layout.magic), ("version", Layout.headerVersion, Layout.version),
             ("size", Layout.headerSize, UInt64(Layout.size(cpus: cpus))), ("CPUs", Layout.headerCPUs, UInt64(cpus)),
             ("pools", Layout.headerPools, UInt64(Limits.pools)), ("fence mode", Layout.headerFence, fenceMode.rawValue),
+            ("mark of replacement", Layout.headerReplaced, 0),
         ] {
             let found = unsafe Word(base, at: offset).load()
             if found != expected {
@@ -89,10 +90,13 @@ extension Segment {
     public func holds(slot: Int) -> Bool { (0..<Limits.processes).contains(slot) && (!file.isOpen || file.isLocked(slot)) }
 
     /// Ends admissions here for good: another segment takes the name. What is in use stays counted until it ends.
-    public func markReplaced() {
+    ///
+    /// - Parameter isSound: whether the words of the pools can be trusted. If not, they are made to say that nothing is free, and
+    ///   add up to nothing from then on.
+    public func markReplaced(isSound: Bool) {
         guard isAttached else { return }
         unsafe Word(base, at: Layout.headerReplaced).store(1)
-        for engine in engines { engine.setCap(0, loan: .none) }
+        for engine in engines { if isSound { engine.setCap(0, loan: .none) } else { engine.close() } }
     }
 
     /// How the file of this segment stands to the one that has its name now.
@@ -115,6 +119,19 @@ extension PoolEngine {
     static func isSound(_ account: Account) -> Bool {
         [Phase.tight, Phase.loose, Phase.looseLocked, Phase.frozen].contains(account.phase)
             && creditRange.contains(account.credit)
+    }
+
+    /// Closes all gates of a pool whose words are damaged, with nothing free that releases could bring back.
+    fileprivate func close() {
+        loanWord.store(Loan.none.rawValue)
+        var attempts = Attempts()
+        while attempts.areLeft(self) {
+            let word = begin()
+            if transact(word, free: -(1 << 22) - word.free, .cap, target: 0, amount: 0) { break }
+        }
+        // Gates that are open now are frozen, and settled as far as their words allow.
+        for _ in 0..<3 where collect(begin()) {}
+        markDamaged()
     }
 
     fileprivate func audit(_ expected: PoolSettings) -> Damage? {

@@ -215,7 +215,7 @@ final class HostSegment: Sendable {
     ) throws {
         let next = try maker.make()
         do {
-            try move(next) { old.markReplaced() }
+            try move(next) { old.markReplaced(isSound: fault.isSound) }
         } catch {
             next.detach()
             throw error
@@ -231,11 +231,11 @@ final class HostSegment: Sendable {
         // From here on workers come. If it fails the next look finds a segment without its name.
         try maker.publish()
         let going = (0..<pools).reduce(0) { $0 + takenBefore(pool: $1) }
-        let certainty = fault.isSound ? "" : " at most"
-        note(
-            .critical,
-            "\(fault.description); replaced: new sessions are counted in a new one, and\(certainty) \(going) of the old one stay "
-                + "counted until they end")
+        let rest =
+            fault.isSound
+            ? "\(going) of the old one stay counted until they end"
+            : "at most \(going) of the old one stay counted until their processes have left it (a reload of the proxies sees to it)"
+        note(.critical, "\(fault.description); replaced: new sessions are counted in a new one, and \(rest)")
     }
 
     /// Who is in a segment that is not to be trusted: as its words say where they make sense, else as they last did.

@@ -1,0 +1,184 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import Admission
+
+extension EndToEnd {
+    /// Workers that write where they should not, and files that go: real fpxd, and this process as the worker.
+    @Suite struct FieldDamageTests {}
+}
+
+/// Writes to the file of a segment, as a faulty worker would through its mapping.
+private func overwrite(_ path: String, at offset: Int, with words: [UInt64]) throws {
+    let descriptor = open(path, O_RDWR | O_CLOEXEC)
+    try #require(descriptor >= 0)
+    defer { close(descriptor) }
+    let written = words.withUnsafeBytes { pwrite(descriptor, $0.baseAddress, $0.count, off_t(offset)) }
+    try #require(written == words.count * 8)
+}
+
+extension DaemonControl {
+    fileprivate var replacements: Int { log.split(separator: "\n").count { $0.contains("[CRITICAL]") && $0.contains("replaced") } }
+
+    /// Attaches as nginx' module does: again, while the segment of that name is on its way out.
+    fileprivate func attachToCurrent() throws -> Segment {
+        var found: Segment?
+        expectEventually("a segment for new sessions: \(log.suffix(2000))") {
+            guard let segment = try? Segment.attach(path: segmentPath) else { return false }
+            if segment.isCurrent { found = segment } else { segment.detach() }
+            return found != nil
+        }
+        return try #require(found)
+    }
+}
+
+/// Admits until it is refused.
+private func fill(_ pool: Pool, atMost limit: Int = 1000) -> Int {
+    var count = 0
+    while count < limit, pool.admit().detach() == .inspect { count += 1 }
+    return count
+}
+
+extension EndToEnd.FieldDamageTests {
+    @Test func theFileIsRemoved() throws {
+        let daemon = try DaemonControl(cap: 100)
+        let old = try Segment.attach(path: daemon.segmentPath)
+        defer { old.detach() }
+        let begun = fill(try old.pool(0), atMost: 40)
+        try #require(begun == 40)
+        unlink(daemon.segmentPath)
+        expectEventually("fpxd says so") { daemon.replacements == 1 }
+        let new = try daemon.attachToCurrent()
+        defer { new.detach() }
+        let more = fill(try new.pool(0))
+        #expect(!old.isCurrent && old.isAttached)
+        #expect(try old.pool(0).admit().verdict == .bypass)
+        #expect(
+            Field.row(
+                "segment.1", "the segment's file is removed while 40 of 100 sessions are in progress",
+                expected: "60 more, 100 in use", found: "\(more) more, \(try daemon.inUseByCommand()) in use"))
+        for _ in 0..<15 { try old.pool(0).release(.inspect) }
+        expectEventually("what ends in the old one is free in the new one") { fill(try! new.pool(0), atMost: 15) == 15 }
+        #expect(fill(try new.pool(0)) == 0)
+        // The daemon's next life finds the old segment through this process.
+        try daemon.end(by: SIGKILL)
+        try daemon.start()
+        for _ in 0..<75 { try new.pool(0).release(.inspect) }
+        let after = fill(try new.pool(0))
+        #expect(
+            Field.row(
+                "segment.2", "the same, and fpxd is killed and started again: 25 in the old segment",
+                expected: "75 in the new one", found: "\(after) in the new one"))
+        old.detach()
+        expectEventually("nothing is left of it") { fill(try! new.pool(0), atMost: 25) == 25 }
+    }
+
+    @Test func theWordOfFreeSessionsIsOverwritten() throws {
+        let daemon = try DaemonControl(cap: 100)
+        let old = try Segment.attach(path: daemon.segmentPath)
+        defer { old.detach() }
+        try #require(fill(try old.pool(0), atMost: 40) == 40)
+        // 5000 free ones, as of an operation that is done.
+        let word = old.engine(0).loadPool()
+        let forged = PoolWord(
+            free: 5000, loose: word.loose, amount: word.amount, sequence: word.sequence, target: word.target,
+            operation: word.operation)
+        try overwrite(daemon.segmentPath, at: Layout.pools, with: [forged.low])
+        expectEventually("fpxd says so") { daemon.replacements == 1 }
+        let new = try daemon.attachToCurrent()
+        defer { new.detach() }
+        #expect(daemon.log.contains("found free sessions of pool 0 5000, expected at most 100"))
+        // What this process had in advance counts as its own.
+        let spare = fill(try old.pool(0))
+        let more = fill(try new.pool(0))
+        #expect(
+            Field.row(
+                "segment.3", "one write of the word of free sessions: 5000 at a cap of 100, 40 in use",
+                expected: "an event, 0 more in the old one, 50 to 60 in the new one",
+                found: "an event, \(spare) more in the old one, \(50...60 ~= more ? "50 to 60" : "\(more)") in the new one"))
+    }
+
+    @Test func theCapAndFreeSessionsAreOverwrittenTogether() throws {
+        let daemon = try DaemonControl(cap: 10)
+        let segment = try Segment.attach(path: daemon.segmentPath)
+        defer { segment.detach() }
+        let engine = segment.engine(0)
+        let word = engine.loadPool()
+        let account = engine.capAccount.account
+        let forged = Account(bound: 0, phase: 0, credit: 5000, sequence: account.sequence)
+        engine.capAccount.high.store(forged.high)
+        engine.low.store(
+            PoolWord(
+                free: 5000, loose: word.loose, amount: word.amount, sequence: word.sequence, target: word.target,
+                operation: word.operation
+            ).low)
+        expectEventually("fpxd says so") { daemon.replacements == 1 }
+        let new = try daemon.attachToCurrent()
+        defer { new.detach() }
+        #expect(fill(try new.pool(0)) == 10)
+        #expect(daemon.log.contains("found cap of pool 0 5000, expected 10"))
+    }
+
+    @Test func theFileIsCut() throws {
+        let daemon = try DaemonControl(cap: 100)
+        let old = try Segment.attach(path: daemon.segmentPath)
+        defer { old.detach() }
+        let pool = try old.pool(0)
+        try #require(fill(pool, atMost: 30) == 30)
+        sleep(2)  // until fpxd has looked: what it saw last is all that it will know
+        truncate(daemon.segmentPath, 0)
+        let verdict = pool.admit().detach()
+        expectEventually("fpxd says so") { daemon.replacements == 1 }
+        let new = try daemon.attachToCurrent()
+        defer { new.detach() }
+        // What was free may have been taken before the memory went, so all of it counts while this process lives.
+        let more = fill(try new.pool(0))
+        #expect(
+            Field.row(
+                "segment.4", "truncate -s 0 under 30 sessions", expected: "bypass, detached, 0 more while the process lives",
+                found: "\(verdict), \(old.isAttached ? "attached" : "detached"), \(more) more while the process lives"))
+    }
+
+    /// A vandal writes anywhere in what is used, and fpxd answers, and has a sound segment again.
+    @Test func randomWrites() throws {
+        let daemon = try DaemonControl(cap: 50)
+        let seed = testSeed()
+        var random = SeededGenerator(seed: seed)
+        var slowest = Duration.zero
+        for round in 0..<25 {
+            let worker = try daemon.attachToCurrent()
+            let pool = try worker.pool(0)
+            _ = fill(pool, atMost: 10)
+            let regions = [
+                0..<256, Layout.pools..<Layout.pools + 3 * Layout.poolBytes,
+                Layout.process(worker.slot)..<Layout.process(worker.slot) + 2600,
+                Layout.process(Layout.keeperSlot)..<Layout.process(Layout.keeperSlot) + 2600,
+                Layout.shards + worker.slot * Layout.shardsOfProcess..<Layout.shards + (worker.slot + 1) * Layout.shardsOfProcess,
+            ]
+            for _ in 0..<(round % 3 == 0 ? 1 : 40) {
+                let region = regions[Int(random.next() % UInt64(regions.count))]
+                let offset = region.lowerBound + Int(random.next() % UInt64(region.count / 8)) * 8
+                try overwrite(daemon.segmentPath, at: offset, with: [random.next()])
+            }
+            for _ in 0..<100 { _ = pool.admit().detach() }
+            let begin = ContinuousClock.now
+            #expect(try daemon.ask("get", "system", "status").status == 0, "seed \(seed), round \(round): \(daemon.log.suffix(500))")
+            slowest = max(slowest, ContinuousClock.now - begin)
+            worker.detach()
+        }
+        sleep(3)
+        let last = try daemon.attachToCurrent()
+        defer { last.detach() }
+        expectEventually("all are free again, seed \(seed)") {
+            let count = fill(try! last.pool(0), atMost: 50)
+            for _ in 0..<count { try! last.pool(0).release(.inspect) }
+            return count == 50
+        }
+        #expect(
+            Field.row(
+                "segment.5", "25 rounds of random 8-byte writes, 50 licensed sessions",
+                expected: "fpxd answers within 5 s, 50 sessions in the end",
+                found: "fpxd answers within \(slowest < .seconds(5) ? "5 s" : "\(slowest)"), 50 sessions in the end"))
+    }
+}
