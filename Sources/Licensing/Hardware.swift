@@ -46,7 +46,7 @@ package struct Hardware: Equatable, Sendable {
         }
         return Hardware(
             cpuModel: String(model ?? ""), logicalCPUsNumber: processors, totalMemorySize: kilobytes / 1024,
-            addressesIPv4: addresses ?? interfaceAddresses(), hostname: ProcessInfo.processInfo.hostName)
+            addressesIPv4: addresses ?? Self.addresses(), hostname: ProcessInfo.processInfo.hostName)
     }
 
     private static func lines(of path: String) throws(LicensingError) -> [Substring] {
@@ -60,7 +60,8 @@ package struct Hardware: Equatable, Sendable {
         return line[line.index(after: colon)...].drop { $0 == " " }
     }
 
-    private static func interfaceAddresses() -> [String] {
+    /// Of interfaces that are up, loopback left out, in the kernel's order.
+    package static func addresses() -> [String] {
         var first: UnsafeMutablePointer<ifaddrs>?
         guard getifaddrs(&first) == 0 else { return [] }
         defer { freeifaddrs(first) }

@@ -49,10 +49,15 @@ struct LicenseService: Service {
                 group.addTask {
                     await watch(
                         settings[Setting.licenseFile], others: [settings[Setting.trustedKeys]], "licence",
-                        changed: daemon.licenseFileChanged)
+                        changed: daemon.judgeLicenseAnew)
                 }
                 group.addTask {
                     await watch(settings.file.path, "configuration file") { daemon.configurationFileChanged() }
+                }
+                group.addTask {
+                    await AddressWatch(
+                        known: { daemon.keeper.hardware?.addressesIPv4 ?? [] }, changed: daemon.judgeLicenseAnew
+                    ).run()
                 }
                 if let authority = daemon.authority {
                     group.addTask { await keepAlive(authority) }
@@ -119,7 +124,8 @@ extension Daemon {
         }
     }
 
-    func licenseFileChanged() async {
+    /// What the licence is judged by is different now: its file, the trusted keys, or this machine.
+    func judgeLicenseAnew() async {
         _ = await keeper.commit()
         applyLicense()
     }
