@@ -133,7 +133,7 @@ extension AuthorityStore {
             }
             if subscription.paidUntil <= now {
                 throw AuthorityError.state(
-                    what: what, found: "paid until \(Timestamp.text(subscription.paidUntil))",
+                    what: what, found: "paid until \(Timestamp.endText(subscription.paidUntil))",
                     expected: "one that is paid for now")
             }
             var license = try LicenseRow.latest(ofUnit: unitID, customerID: subscription.customerId, database)

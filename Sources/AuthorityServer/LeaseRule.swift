@@ -42,7 +42,7 @@ struct LeaseRule {
     private func paidUntilPassed(_ subscription: Subscription) -> LeaseDecision {
         .refused(
             .paidUntilPassed,
-            "subscription \(subscription.id ?? 0): found one paid until \(Timestamp.text(subscription.paidUntil)), expected "
+            "subscription \(subscription.id ?? 0): found one paid until \(Timestamp.endText(subscription.paidUntil)), expected "
                 + "one that is paid for now")
     }
 

@@ -86,7 +86,7 @@ public struct LicenseSummary: Codable, Equatable, Sendable {
     /// Seats of type furl.
     public var purchasedSeats: Int
     public var activeSeats: Int
-    /// YYYY-MM-DD; nil without a licence.
+    /// YYYY-MM-DD, the last day on which it holds; nil without a licence.
     public var expiryDate: String?
     public var daysLeft: Int?
     public init(

@@ -32,6 +32,7 @@ package struct LicenseClaims: Equatable, Sendable {
     package var notBefore: Int
     /// `exp`: the end of the lease.
     package var leaseExpiry: Int
+    /// The end of what is paid for.
     package var paidUntil: Int
     package var seats: PerType<Int>
     package var modelMax: PerType<Int>

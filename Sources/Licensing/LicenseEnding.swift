@@ -15,7 +15,7 @@ package struct LicenseEnding: Equatable, Sendable {
 
     /// - Parameter extendedAt: when a lease was last extended, where that is so long ago that it is a grace; else nil.
     init?(of claims: LicenseClaims, daysLeft: Int, extendedAt: Int?) {
-        let when = "ends on \(Timestamp.day(claims.end)), in \(daysLeft) day\(daysLeft == 1 ? "" : "s")"
+        let when = "ends on \(Timestamp.lastDay(before: claims.end)), in \(daysLeft) day\(daysLeft == 1 ? "" : "s")"
         if let extendedAt {
             step = daysLeft
             sentence =

@@ -40,8 +40,8 @@ package struct LicenseStatus: Equatable, Sendable {
     /// Max licensed sessions; 0 in every state that is not valid.
     package func cap(of type: LicenseType) -> Int { isValid ? claims?.cap(of: type) ?? 0 : 0 }
 
-    /// The day on which it ends, `2027-01-31`, UTC.
-    package var expiryDate: String? { claims.map { Timestamp.day($0.end) } }
+    /// The last day on which it holds, `2027-01-31`, UTC.
+    package var expiryDate: String? { claims.map { Timestamp.lastDay(before: $0.end) } }
 }
 
 extension License {
@@ -55,14 +55,15 @@ extension License {
         if !mismatches.isEmpty { throw .hardware(mismatches) }
     }
 
-    /// Of the two ends the one that came first is the one that is named.
+    /// What is not paid for any more outranks a lease that is over, for no renewal helps. An offline licence whose lease lasts as long
+    /// as it is paid for is one file that has ended.
     package func checkTime(now: Int) throws(LicensingError) {
         if now < claims.notBefore - ClockWitness.toleranceSeconds { throw .notYetValid(from: claims.notBefore) }
-        if now >= claims.end {
-            throw claims.leaseExpiry <= claims.paidUntil
-                ? .expired(at: claims.leaseExpiry, isOffline: claims.issuerType == .offline)
-                : .paidUntilPassed(at: claims.paidUntil)
+        let isOffline = claims.issuerType == .offline
+        if now >= claims.paidUntil, !isOffline || claims.paidUntil < claims.leaseExpiry {
+            throw .paidUntilPassed(at: claims.paidUntil)
         }
+        if now >= claims.leaseExpiry { throw .expired(at: claims.leaseExpiry, isOffline: isOffline) }
     }
 
     /// The status while it is in force, or with the error why it is not.

@@ -116,10 +116,10 @@ extension LicensingError: CustomStringConvertible {
             "ver: found \(found), expected \(LicenseClaims.version)"
         case .notYetValid(let from):
             "found a lease from \(Timestamp.text(from)), expected one that has begun"
-        case .expired(let at, _):
-            "found a lease until \(Timestamp.text(at)), expected one that is not over"
+        case .expired(let at, let isOffline):
+            "found a lease until \(isOffline ? Timestamp.endText(at) : Timestamp.text(at)), expected one that is not over"
         case .paidUntilPassed(let at):
-            "found a licence paid until \(Timestamp.text(at)), expected one that is paid for now"
+            "found a licence paid until \(Timestamp.endText(at)), expected one that is paid for now"
         case .hardware(let mismatches):
             mismatches.map(\.description).joined(separator: "; ")
         case .clockRollback(let latest):

@@ -105,8 +105,8 @@ struct SubscriptionCommand: AsyncParsableCommand {
         var customer: Int64
         @Option(help: "How it is paid; offline licences are for annual ones.")
         var plan: Plan
-        @Option(help: ArgumentHelp("2027-01-31 (the beginning of that day, UTC) or 2027-01-31T12:00:00Z.", valueName: "date"))
-        var paidUntil: DateArgument
+        @Option(help: ArgumentHelp(EndArgument.help, valueName: "date"))
+        var paidUntil: EndArgument
         @Option(help: ArgumentHelp("Seats of type furl.", valueName: "n"))
         var seats: Int
         @OptionGroup var terms: Terms
@@ -130,8 +130,8 @@ struct SubscriptionCommand: AsyncParsableCommand {
         var id: Int64
         @Option(help: ArgumentHelp("Monthly or annual.", valueName: "plan"))
         var plan: Plan?
-        @Option(help: ArgumentHelp("2027-01-31 (the beginning of that day, UTC) or 2027-01-31T12:00:00Z.", valueName: "date"))
-        var paidUntil: DateArgument?
+        @Option(help: ArgumentHelp(EndArgument.help, valueName: "date"))
+        var paidUntil: EndArgument?
         @Option(help: ArgumentHelp("Seats of type furl.", valueName: "n"))
         var seats: Int?
         @OptionGroup var terms: Terms
@@ -143,7 +143,7 @@ struct SubscriptionCommand: AsyncParsableCommand {
                 if let seats { subscription.seatsFurl = seats }
                 terms.apply(to: &subscription)
             }
-            print("subscription \(id) is paid until \(Timestamp.text(changed.paidUntil))")
+            print("subscription \(id) is paid until \(Timestamp.endText(changed.paidUntil))")
         }
     }
 
@@ -157,7 +157,8 @@ struct SubscriptionCommand: AsyncParsableCommand {
             let titles = ["SUBSCRIPTION", "CUSTOMER", "PLAN", "PAID UNTIL", "UNITS", "FURL", "FNBI", "FCAS", "MBITS", "FOR"]
             try form.print(try await database.open().subscriptions(), titles) {
                 [
-                    String($0.id ?? 0), String($0.customerId), $0.plan.rawValue, Timestamp.text($0.paidUntil), String($0.units),
+                    String($0.id ?? 0), String($0.customerId), $0.plan.rawValue, Timestamp.endText($0.paidUntil),
+                    String($0.units),
                     String($0.seatsFurl), String($0.seatsFnbi), String($0.seatsFcas), String($0.bandwidth),
                     $0.businessType.rawValue,
                 ]

@@ -9,12 +9,24 @@ struct LicenseCommand: AsyncParsableCommand {
         subcommands: [List.self, Show.self, Suspend.self, Cancel.self, Reinstate.self, Sign.self])
 }
 
-/// A time on the command line.
-struct DateArgument: ExpressibleByArgument, Sendable {
+/// A beginning on the command line: a date is the beginning of that day.
+struct StartArgument: ExpressibleByArgument, Sendable {
     var seconds: Int
 
     init?(argument: String) {
         guard let seconds = Timestamp.parse(argument) else { return nil }
+        self.seconds = seconds
+    }
+}
+
+/// An end on the command line: a date includes its day.
+struct EndArgument: ExpressibleByArgument, Sendable {
+    static let help = "2027-01-31 (that day included, UTC) or 2027-01-31T12:00:00Z."
+
+    var seconds: Int
+
+    init?(argument: String) {
+        guard let seconds = Timestamp.parseEnd(argument) else { return nil }
         self.seconds = seconds
     }
 }
@@ -55,11 +67,11 @@ extension LicenseCommand {
                 unit: \(license.unitId)
                 customer: \(details.customer)
                 subscription: \(license.subscriptionId), \(subscription.plan.rawValue)
-                paid until: \(Timestamp.text(subscription.paidUntil))
+                paid until: \(Timestamp.endText(subscription.paidUntil))
                 type: \(license.issuerType.rawValue)
                 state: \(license.state.rawValue)
                 epoch: \(license.epoch)
-                lease until: \(Timestamp.text(license.leaseExpiry))
+                lease until: \(Timestamp.endText(license.leaseExpiry))
                 hardware: \(license.logicalCpusNumber) x \(license.cpuModel), \(license.totalMemorySize) MB
                 address: \(license.addressIpv4.isEmpty ? "none" : license.addressIpv4)
                 last usage report: \(details.lastUsageReport.map { $0.formatted(.iso8601) } ?? "none")
@@ -78,9 +90,9 @@ extension LicenseCommand {
             print("header: " + Self.text(parts.header))
             if let claims = try? JSONDecoder().decode([String: JSONValue].self, from: Data(parts.payload)) {
                 print("claims: " + Self.text(claims))
-                for case (let name, .integer(let seconds)?) in Self.times.map({ ($0, claims[$0]) })
-                where Timestamp.range.contains(seconds) {
-                    print("\(name): \(Timestamp.text(seconds))")
+                for (name, isEnd) in Self.times {
+                    guard case .integer(let seconds)? = claims[name], Timestamp.range.contains(seconds) else { continue }
+                    print("\(name): \(isEnd ? Timestamp.endText(seconds) : Timestamp.text(seconds))")
                 }
             }
             if trusted.isEmpty { return print("signature: not checked, no --trusted") }
@@ -98,7 +110,7 @@ extension LicenseCommand {
             print("state: \(status.state.rawValue)" + (status.reason.map { ", " + $0 } ?? ""))
         }
 
-        private static let times = ["iat", "nbf", "exp", "paid_until"]
+        private static let times = [("iat", false), ("nbf", false), ("exp", true), ("paid_until", true)]
 
         private static func text(_ members: [String: JSONValue]) -> String {
             let encoder = JSONEncoder()

@@ -8,7 +8,8 @@ extension LicenseCommand {
         static let configuration = CommandConfiguration(
             abstract: "Signs a licence.",
             discussion: """
-                A DATE is 2027-01-31 (the beginning of that day, UTC) or 2027-01-31T12:00:00Z. Dates in the past and in the \
+                A DATE is 2027-01-31 or 2027-01-31T12:00:00Z, UTC. A day as a beginning is its beginning, as an end its end: \
+                that day is included. Dates in the past and in the \
                 future are taken as they are, so that a licence of any state can be made for a test: `--not-before 2020-01-01 \
                 --days 14` has expired, `--not-before 2999-01-01` is not yet valid. A licence that fpx would refuse for its \
                 numbers is not made.
@@ -31,13 +32,13 @@ extension LicenseCommand {
                 "Seats of each type that the model bears at most (default: as many as are sold).", valueName: "n"))
         var modelMax: Int?
         @Option(help: ArgumentHelp("The lease begins (default: now).", valueName: "date"))
-        var notBefore: DateArgument?
+        var notBefore: StartArgument?
         @Option(help: ArgumentHelp("The lease lasts so many days (default: 14).", valueName: "n"))
         var days: Int?
         @Option(help: ArgumentHelp("The lease ends, instead of --days.", valueName: "date"))
-        var expires: DateArgument?
-        @Option(help: ArgumentHelp("The licence is paid until (default: the end of the lease).", valueName: "date"))
-        var paidUntil: DateArgument?
+        var expires: EndArgument?
+        @Option(help: ArgumentHelp("The licence is paid until (default: without an end).", valueName: "date"))
+        var paidUntil: EndArgument?
         @Option(help: ArgumentHelp("Licensed bandwidth in mbits; 0: not licensed for bandwidth.", valueName: "mbits"))
         var bandwidth = 2000
         @Option(help: "What it is for.")
@@ -78,14 +79,14 @@ extension LicenseCommand {
             func ceiling(_ seats: Int) -> Int { modelMax ?? seats }
             let claims = LicenseClaims(
                 issuer: issuer, customer: customer, licenseID: id ?? UUID().uuidString.lowercased(), issuedAt: now,
-                notBefore: start, leaseExpiry: end, paidUntil: paidUntil?.seconds ?? end,
+                notBefore: start, leaseExpiry: end, paidUntil: paidUntil?.seconds ?? Timestamp.never,
                 seats: PerType(furl: seats, fnbi: fnbi, fcas: fcas),
                 modelMax: PerType(furl: ceiling(seats), fnbi: ceiling(fnbi), fcas: ceiling(fcas)),
                 sessionsPerSeat: sessionsPerSeat, licensedBandwidth: bandwidth, businessType: businessType,
                 issuerType: issuerType, hardware: try binding(), epoch: epoch)
             let token = try await LicenseToken.sign(claims, with: SigningKey(path: key))
             try StoredFile.replace(Array(token.utf8), at: out, mode: 0o644)
-            print("licence \(claims.licenseID) for \(customer), epoch \(epoch), until \(Timestamp.text(claims.end)): \(out)")
+            print("licence \(claims.licenseID) for \(customer), epoch \(epoch), until \(Timestamp.endText(claims.end)): \(out)")
         }
 
         private func binding() throws -> HardwareBinding {

@@ -16,7 +16,7 @@ extension LicenseCommand {
             try form.print(licenses, ["LICENCE", "UNIT", "SUBSCRIPTION", "TYPE", "STATE", "EPOCH", "LEASE UNTIL"]) {
                 [
                     $0.id, $0.unitId, String($0.subscriptionId), $0.issuerType.rawValue, $0.state.rawValue, String($0.epoch),
-                    Timestamp.text($0.leaseExpiry),
+                    Timestamp.endText($0.leaseExpiry),
                 ]
             }
         }

@@ -26,7 +26,7 @@ struct Offline: AsyncParsableCommand {
         let (token, license) = try await files.open()
             .issueOffline(machine, subscription: subscription, unitID: try unit ?? unitInFile())
         try FileHandle.standardOutput.write(contentsOf: Data(token.utf8))
-        Authority.note("licence \(license.id), epoch \(license.epoch), until \(Timestamp.text(license.leaseExpiry))")
+        Authority.note("licence \(license.id), epoch \(license.epoch), until \(Timestamp.endText(license.leaseExpiry))")
     }
 
     private func unitInFile() throws -> String? {

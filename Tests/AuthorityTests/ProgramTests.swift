@@ -161,7 +161,7 @@ import Testing
             String(decoding: try ControlJSON.encoder().encode(machine), as: UTF8.self)
                 .replacing("{\"addr", with: "{\"unit_id\":\"\(unit)\",\"addr"), "hw.lic")
         let issued = try await offline("--subscription", "2")
-        #expect(issued.status == 0 && issued.error.contains(", epoch 1, until 2999-01-01T00:00:00Z"), "\(issued)")
+        #expect(issued.status == 0 && issued.error.contains(", epoch 1, until 2999-01-01"), "\(issued)")
         try folder.write(issued.output, "license.lic")
         let shown = try await authority("license", "show", "@license.lic", "--trusted", "@keys")
         #expect(shown.status == 0 && shown.output.contains("signature: verifies, by key k1\nstate: Offline-active"))

@@ -96,6 +96,10 @@ final class DaemonControl: Sendable {
     ///
     /// - Parameter key: id of one in `folder`.
     func sign(cap: Int, _ more: String..., by key: String = "test", to file: String? = nil) throws {
+        try sign(cap: cap, more, by: key, to: file)
+    }
+
+    func sign(cap: Int, _ more: [String], by key: String = "test", to file: String? = nil) throws {
         let number = epoch.add(1, ordering: .relaxed).newValue
         try authority(
             [

@@ -43,7 +43,7 @@ import Testing
         let first = station.read("license.lic")
         station.set(start + day)
         try await station.renew(epoch: 2, seats: 80)
-        #expect(station.keeper.status().cap(of: .furl) == 2000 && station.keeper.status().expiryDate == "2026-12-06")
+        #expect(station.keeper.status().cap(of: .furl) == 2000 && station.keeper.status().expiryDate == "2026-12-05")
         #expect(station.read("license.lic.previous") == first)
         let questions = station.server.questions.withLock { $0 }
         #expect(questions.count == 2 && questions[0].id != questions[1].id)
@@ -160,7 +160,7 @@ import Testing
             #expect(
                 status.warnings == [
                     "The authority has not extended the lease of licence L1 since 2026-11-21T00:00:00Z: "
-                        + "it ends on 2026-12-05, in \(word)"
+                        + "it ends on 2026-12-04, in \(word)"
                 ])
             #expect(status.ending?.step == status.daysLeft)
             await station.renewal.renew().expect("is out of reach: ")

@@ -122,6 +122,18 @@ import Testing
     ])
     func timesAreRead(_ text: String, _ seconds: Int) { #expect(Timestamp.parse(text) == seconds) }
 
+    /// An end is shown as it was written, and its day is included.
+    @Test(arguments: [
+        ("2026-11-29", 1_795_996_800, "2026-11-29"), ("2026-11-29T00:00:00Z", 1_795_910_400, "2026-11-28"),
+        ("2026-11-29T12:00:00Z", 1_795_953_600, "2026-11-29"), ("9999-12-31", Timestamp.never, "9999-12-31"),
+        ("1970-01-01", 86_400, "1970-01-01"), ("2028-02-29", 1_835_481_600, "2028-02-29"),
+    ])
+    func ends(_ text: String, _ seconds: Int, _ lastDay: String) {
+        #expect(Timestamp.parseEnd(text) == seconds)
+        #expect(Timestamp.lastDay(before: seconds) == lastDay)
+        #expect(Timestamp.endText(seconds) == (text == "2026-11-29T00:00:00Z" ? "2026-11-28" : text))
+    }
+
     @Test(arguments: [
         "", "2027-02-29", "2027-1-31", "2027-01-31 12:00:00", "2027-01-31T12:00:00+01:00", "1969-12-31", "tomorrow",
     ])

@@ -50,7 +50,7 @@ import Testing
         Row(events: [.install(automatic)], state: .active, cap: 1000),
         Row(events: [.install(automatic), .clock(silence - 1)], state: .active, cap: 1000),
         Row(
-            events: [.install(automatic), .clock(silence)], state: .grace, cap: 1000, text: "it ends on 2026-12-05, in 12 days"),
+            events: [.install(automatic), .clock(silence)], state: .grace, cap: 1000, text: "it ends on 2026-12-04, in 12 days"),
         Row(events: [.install(automatic), .clock(14 * day - 1)], state: .grace, cap: 1000, text: "in 1 day"),
         Row(events: [.install(automatic), .clock(14 * day)], state: .expired, cap: 0, text: "found a lease until 2026-12-05"),
         Row(events: [.install(automatic), .clock(silence), .lease(epoch: 2)], state: .active, cap: 1000),
@@ -58,7 +58,7 @@ import Testing
         Row(
             events: [.install(claims(business: .evaluation)), .clock(silence)], state: .grace, cap: 1000,
             text: "The authority has not extended the lease of licence L1 since 2026-11-21T00:00:00Z"),
-        Row(events: [.install(unpaid), .clock(3 * day)], state: .paidUntilPassed, cap: 0, text: "paid until 2026-11-24"),
+        Row(events: [.install(unpaid), .clock(3 * day)], state: .paidUntilPassed, cap: 0, text: "paid until 2026-11-23"),
         // Refusals.
         Row(
             events: [.install(automatic), .clock(day), .refusal(isCancelled: false)], state: .suspended, cap: 0,
@@ -104,10 +104,10 @@ import Testing
         Row(events: [.install(offline), .clock(silence)], state: .offlineActive, cap: 1000),
         Row(
             events: [.install(offline), .clock(335 * day)], state: .offlineActive, cap: 1000,
-            text: "Offline licence L1 ends on 2027-11-21, in 30 days: ask the authority for the next one"),
+            text: "Offline licence L1 ends on 2027-11-20, in 30 days: ask the authority for the next one"),
         Row(
             events: [.install(offline), .clock(365 * day)], state: .offlineExpired, cap: 0,
-            text: "found a lease until 2027-11-21"),
+            text: "found a lease until 2027-11-20"),
         Row(
             events: [.install(offline), .hardware(larger)], state: .hardwareMismatch, cap: 0,
             text: "logical_cpus_number 2 -> 4"),
@@ -186,7 +186,7 @@ import Testing
         #expect(
             told
                 == ["30 days", "14 days", "7 days", "1 day"].map {
-                    "Offline licence L1 ends on 2027-11-21, in \($0): ask the authority for the next one"
+                    "Offline licence L1 ends on 2027-11-20, in \($0): ask the authority for the next one"
                 })
         // After a restart the one that applies, with the days that are left then.
         unit.set(clock: start + 355 * day)
