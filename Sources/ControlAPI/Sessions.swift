@@ -62,7 +62,7 @@ public struct SessionStatistics: Codable, Equatable, Sendable {
     public struct Process: Codable, Equatable, Sendable {
         public var slot: Int
         public var processId: Int
-        /// Name of the program (/proc/PID/comm), empty if it is gone.
+        /// Its name when it attached, at most 15 bytes.
         public var name: String
         public var alive: Bool
         public var type: String
@@ -105,9 +105,12 @@ public struct SessionStatistics: Codable, Equatable, Sendable {
     public var hooks: [Hook]
     public var processes: [Process]
     public var cpus: [CPU]
-    public init(hooks: [Hook], processes: [Process], cpus: [CPU]) {
+    /// Attempts to attach that found every process slot taken, since the segment was made.
+    public var refusedProcesses: Int
+    public init(hooks: [Hook], processes: [Process], cpus: [CPU], refusedProcesses: Int = 0) {
         self.hooks = hooks
         self.processes = processes
         self.cpus = cpus
+        self.refusedProcesses = refusedProcesses
     }
 }

@@ -60,6 +60,7 @@ extension Text {
                 header: [
                     "SLOT", "PROCESS", "NAME", "ALIVE", "TYPE", "IN_USE", "SPARE", "BYPASSED", "ADMISSIONS", "REFUSED",
                 ]) + "\n" + table(cpus, header: ["CPU", "TYPE", "HELD", "SPARE", "ADMISSIONS"])
+            + (report.refusedProcesses > 0 ? "\nProcesses refused, no slot was free: \(report.refusedProcesses)\n" : "")
     }
 
     /// `get system events`

@@ -86,12 +86,14 @@ extension Daemon: ControlBackend {
     func statistics() -> SessionStatistics {
         var processes: [SessionStatistics.Process] = []
         var cpus: [SessionStatistics.CPU] = []
-        let alive = Set(segment.processes().filter(\.isAlive).map(\.slot))
+        let segment = segment
+        let attached = Dictionary(segment.processes().map { ($0.slot, $0) }) { first, _ in first }
         for type in LicenseType.allCases {
             for holding in pool(type).holdings() {
                 let process = SessionStatistics.Process(
-                    slot: holding.slot, processId: holding.processID, name: Host.name(ofProcess: holding.processID),
-                    alive: alive.contains(holding.slot), type: type.rawValue, inUse: holding.inUse, spare: holding.spare,
+                    slot: holding.slot, processId: holding.processID, name: attached[holding.slot]?.name ?? "",
+                    alive: attached[holding.slot]?.isAlive ?? false, type: type.rawValue, inUse: holding.inUse,
+                    spare: holding.spare,
                     bypassed: holding.bypassed, admissions: Int(clamping: holding.admissions),
                     refused: Int(clamping: holding.refused))
                 // Types that a process has never used are left out.
@@ -105,7 +107,7 @@ extension Daemon: ControlBackend {
                     hook: Hook.haproxy.name,
                     counters: sessions.statistics(of: .haproxy).merging(haproxy?.counters ?? [:]) { $1 })
             ],
-            processes: processes, cpus: cpus)
+            processes: processes, cpus: cpus, refusedProcesses: segment.refusedProcesses)
     }
 
     private func statisticsByCPU(_ type: LicenseType) -> [SessionStatistics.CPU] {

@@ -355,15 +355,6 @@ extension LicenseStatus {
     }
 }
 
-/// What the host says of its processes.
-enum Host {
-    /// Empty if the process is gone or not to be seen.
-    static func name(ofProcess process: Int) -> String {
-        let text = (try? String(contentsOfFile: "/proc/\(process)/comm", encoding: .utf8)) ?? ""
-        return text.trimmingCharacters(in: .whitespacesAndNewlines)
-    }
-}
-
 /// Sees processes come and go. For one thread.
 struct ProcessWatch {
     private static let roundsBetween = 40

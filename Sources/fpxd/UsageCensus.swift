@@ -82,9 +82,10 @@ final class UsageCensus: Sendable {
                 [.admitted, .bypassed, .blocked].contains { daemon.sessions.count($0, of: hook) > 0 }
             }.map(\.name))
         // What the keeper itself holds is the wire hooks'.
+        let names = Dictionary(daemon.segment.processes().map { ($0.slot, $0.name) }) { first, _ in first }
         for holding in daemon.pools.flatMap({ $0.holdings() })
         where holding.slot != daemon.segment.slot && (holding.admissions > 0 || holding.refused > 0) {
-            hooks.insert(Host.name(ofProcess: holding.processID) == "nginx" ? "nginx" : "library")
+            hooks.insert(names[holding.slot] == "nginx" ? "nginx" : "library")
         }
         state.withLock { $0.hooks.formUnion(hooks) }
     }

@@ -63,7 +63,7 @@ enum Samples {
                 slot: 0, processId: 4795, name: "nginx", alive: true, type: "furl", inUse: 802, spare: 6, bypassed: 0,
                 admissions: 9000, refused: 0),
             .init(
-                slot: 63, processId: 4711, name: "fpxd", alive: true, type: "furl", inUse: 10, spare: 25, bypassed: 0,
+                slot: 511, processId: 4711, name: "fpxd", alive: true, type: "furl", inUse: 10, spare: 25, bypassed: 0,
                 admissions: 100, refused: 0),
         ],
         cpus: [

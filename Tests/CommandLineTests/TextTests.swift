@@ -169,7 +169,7 @@ import Testing
 
                 SLOT  PROCESS  NAME   ALIVE  TYPE  IN_USE  SPARE  BYPASSED  ADMISSIONS  REFUSED
                    0     4795  nginx  yes    furl     802      6         0        9000        0
-                  63     4711  fpxd   yes    furl      10     25         0         100        0
+                 511     4711  fpxd   yes    furl      10     25         0         100        0
 
                 CPU  TYPE  HELD  SPARE  ADMISSIONS
                   0  furl    -3     10          40

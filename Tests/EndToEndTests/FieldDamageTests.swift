@@ -19,7 +19,9 @@ private func overwrite(_ path: String, at offset: Int, with words: [UInt64]) thr
 }
 
 extension DaemonControl {
-    fileprivate var replacements: Int { log.split(separator: "\n").count { $0.contains("[CRITICAL]") && $0.contains("replaced") } }
+    fileprivate var replacements: Int {
+        log.split(separator: "\n").count { $0.contains("[CRITICAL]") && $0.contains("replaced") }
+    }
 
     /// Attaches as nginx' module does: again, while the segment of that name is on its way out.
     fileprivate func attachToCurrent() throws -> Segment {
@@ -154,7 +156,8 @@ extension EndToEnd.FieldDamageTests {
                 0..<256, Layout.pools..<Layout.pools + 3 * Layout.poolBytes,
                 Layout.process(worker.slot)..<Layout.process(worker.slot) + 2600,
                 Layout.process(Layout.keeperSlot)..<Layout.process(Layout.keeperSlot) + 2600,
-                Layout.shards + worker.slot * Layout.shardsOfProcess..<Layout.shards + (worker.slot + 1) * Layout.shardsOfProcess,
+                Layout.shards + worker.slot * Layout.shardsOfProcess..<Layout.shards + (worker.slot + 1)
+                    * Layout.shardsOfProcess,
             ]
             for _ in 0..<(round % 3 == 0 ? 1 : 40) {
                 let region = regions[Int(random.next() % UInt64(regions.count))]
@@ -163,7 +166,9 @@ extension EndToEnd.FieldDamageTests {
             }
             for _ in 0..<100 { _ = pool.admit().detach() }
             let begin = ContinuousClock.now
-            #expect(try daemon.ask("get", "system", "status").status == 0, "seed \(seed), round \(round): \(daemon.log.suffix(500))")
+            #expect(
+                try daemon.ask("get", "system", "status").status == 0, "seed \(seed), round \(round): \(daemon.log.suffix(500))"
+            )
             slowest = max(slowest, ContinuousClock.now - begin)
             worker.detach()
         }
