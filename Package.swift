@@ -175,7 +175,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["CTestSupport"], path: "Tests/TestSupport", swiftSettings: toolSettings),
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "AdmissionC", "AdmissionNUMA", "CAdmission", "TestSupport"],
-            exclude: ["Golden"], swiftSettings: toolSettings),
+            exclude: ["FieldWorker", "Golden"], swiftSettings: toolSettings),
         .executableTarget(
             name: "KeyedSessionsVictim", dependencies: ["Admission", "KeyedSessions"], path: "Tests/KeyedSessionsTests/Victim",
             swiftSettings: toolSettings),

@@ -223,7 +223,7 @@ extension PoolEngine {
             guard balance(slot).account.phase == Account.live else { return }
             forEachWriter(of: slot) { sum &+= $0.bypassed.load() }
         }
-        let gauge = max(0, Int(Int64(bitPattern: sum)))
+        let gauge = max(0, Self.gauge(sum))
         bypassPeak.raise(to: UInt64(gauge))
         return gauge
     }

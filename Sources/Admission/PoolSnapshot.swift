@@ -83,6 +83,13 @@ extension PoolEngine {
         return nil
     }
 
+    /// What a word says of how many there are now, signed. Damaged memory says anything: what is beyond reason is cut, so that
+    /// whoever adds such numbers up does not overflow.
+    static func gauge(_ word: UInt64) -> Int {
+        let limit = 1 << 40
+        return min(max(Int(Int64(bitPattern: word)), -limit), limit)
+    }
+
     /// What writers and balances say, added up one after the other.
     fileprivate struct Tally {
         var granted = 0
@@ -127,7 +134,7 @@ extension PoolEngine {
         let lent = self.lent
         return PoolSnapshot(
             cap: cap + lent, inUse: all.inUse, free: word.free + lent, spare: all.spare, bypassed: bypassed,
-            bypassedPeak: Int(bypassPeak.load()), fastAdmissions: all.fastAdmissions,
+            bypassedPeak: Self.gauge(bypassPeak.load()), fastAdmissions: all.fastAdmissions,
             poolAdmissions: all.poolAdmissions, refused: all.refused, processes: processes,
             looseWriters: word.loose, collects: collects.load(),
             policy: OverLimitPolicy(rawValue: policy.load()) ?? .bypass, conservation: conservation)
@@ -160,12 +167,12 @@ extension Pool {
                 let admissions = writer.admitted.load()
                 all.append(
                     WriterStatistics(
-                        slot: slot, processID: process, kind: kind, held: Int(Int64(bitPattern: admissions &- releases)),
+                        slot: slot, processID: process, kind: kind, held: PoolEngine.gauge(admissions &- releases),
                         spare: account.phase == Phase.tight
                             ? 0 : max(0, account.spare(admitted: admissions, released: releases)),
                         fastAdmissions: admissions, poolAdmissions: writer.poolAdmissions.load(),
                         refused: writer.refused.load(),
-                        bypassed: Int(Int64(bitPattern: writer.bypassed.load())), traffic: writer.traffic))
+                        bypassed: PoolEngine.gauge(writer.bypassed.load()), traffic: writer.traffic))
             }
         }
         return all
@@ -199,7 +206,7 @@ extension Pool {
                 Holding(
                     slot: slot,
                     processID: Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load()),
-                    inUse: one.inUse, spare: one.spare, bypassed: max(0, Int(Int64(bitPattern: one.bypassed))),
+                    inUse: one.inUse, spare: one.spare, bypassed: max(0, PoolEngine.gauge(one.bypassed)),
                     admissions: one.fastAdmissions &+ one.poolAdmissions, refused: one.refused, traffic: one.traffic))
         }
         return all

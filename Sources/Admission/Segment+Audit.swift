@@ -75,7 +75,7 @@ extension Segment {
         let engine = engines[pool]
         engine.forEachLiveSlot { slot in
             var sum = engine.balance(slot).account.credit
-            var isSound = PoolEngine.creditRange.contains(sum)
+            var isSound = engine.balanceRange.contains(sum)
             engine.forEachWriter(of: slot) { writer in
                 let account = writer.account
                 isSound = isSound && PoolEngine.isSound(account)
@@ -113,8 +113,14 @@ extension Pool {
 }
 
 extension PoolEngine {
-    /// Credit of one account: sessions that may begin on one writer and end on another.
-    static let creditRange = -(1 << 22)...(1 << 22)
+    /// Credit of one account: at most all sessions of a pool at once beyond what is folded away.
+    static let creditRange = -(Limits.cap + foldAt)...(Limits.cap + foldAt)
+
+    /// Credit of a balance: what each of its process' writers may have folded.
+    var balanceRange: ClosedRange<Int> {
+        let writers = cpus + Layout.extraWriters
+        return Self.creditRange.lowerBound * writers...Self.creditRange.upperBound * writers
+    }
 
     static func isSound(_ account: Account) -> Bool {
         [Phase.tight, Phase.loose, Phase.looseLocked, Phase.frozen].contains(account.phase)
@@ -162,8 +168,8 @@ extension PoolEngine {
             if balance.phase != 0, balance.phase != Account.live {
                 found = damage("phase of process slot \(slot)", Int(balance.phase), "0 or \(Account.live)")
             }
-            if !Self.creditRange.contains(balance.credit) {
-                found = damage("credit of process slot \(slot)", balance.credit, "within \(Self.creditRange)")
+            if !balanceRange.contains(balance.credit) {
+                found = damage("credit of process slot \(slot)", balance.credit, "within \(balanceRange)")
             }
             forEachWriter(of: slot) { writer in
                 let account = writer.account
@@ -179,32 +185,53 @@ extension PoolEngine {
 
     /// What must add up of one moment. In a pool that never stands still long enough this is left to the next audit.
     private func auditSums(_ damage: (String, Int, String) -> Damage) -> Damage? {
-        var surplus: Int?
         for _ in 0..<Self.auditAttempts {
             let word = begin()
-            var granted = 0
-            var loose = 0
-            var spare = 0
-            forEachSlot { slot in
-                granted &+= balance(slot).account.credit
-                forEachWriter(of: slot) { writer in
+            let sums = Sums(self)
+            let cap = self.cap
+            guard loadPool().high == word.high else { continue }
+            if word.free + sums.granted != cap {
+                return damage("free and granted sessions", word.free + sums.granted, "the cap, \(cap)")
+            }
+            if word.loose != sums.loose { return damage("number of open gates", word.loose, "\(sums.loose)") }
+            if sums.most > Limits.cap { return damage("spare sessions of a writer", sums.most, "at most \(Limits.cap)") }
+            let surplus = Int(Int32(bitPattern: sums.spare)) - sums.granted
+            return surplus > 0 ? damage("spare sessions beyond all that were granted", surplus, "0 or fewer") : nil
+        }
+        return nil
+    }
+
+    /// What balances and writers have.
+    private struct Sums {
+        /// All credit.
+        var granted = 0
+        /// Gates that are not tight.
+        var loose = 0
+        /// Spare sessions behind them, modulo 2^32, and the most that one of them has.
+        ///
+        /// Writers count on meanwhile, and a session may begin on one and end on another: all releases are read before all
+        /// admissions, so that no session is taken for a spare one that is none.
+        var spare: UInt32 = 0
+        var most = 0
+
+        init(_ engine: PoolEngine) {
+            engine.forEachSlot { slot in
+                engine.forEachWriter(of: slot) { writer in
+                    if writer.gate.load() & 7 != Phase.tight { spare &+= UInt32(truncatingIfNeeded: writer.released.load()) }
+                }
+            }
+            engine.forEachSlot { slot in
+                granted &+= engine.balance(slot).account.credit
+                engine.forEachWriter(of: slot) { writer in
                     let account = writer.account
                     granted &+= account.credit
                     if account.phase == Phase.tight { return }
                     loose += 1
-                    spare &+= writer.spare(account)
+                    most = max(most, writer.spare(account))
+                    spare &+= account.bound &- UInt32(truncatingIfNeeded: writer.admitted.load())
                 }
             }
-            let cap = self.cap
-            guard loadPool().high == word.high else { continue }
-            if word.free + granted != cap { return damage("free and granted sessions", word.free + granted, "the cap, \(cap)") }
-            if word.loose != loose { return damage("number of open gates", word.loose, "\(loose)") }
-            // A session that begins on one writer and ends on another while they are read looks like a spare one too many: for a
-            // moment, and not each time.
-            surplus = min(surplus ?? .max, spare - granted)
-            if surplus ?? 0 <= 0 { return nil }
         }
-        return surplus.map { damage("spare sessions beyond all that were granted", $0, "0 or fewer") }
     }
 
     private static let auditAttempts = 200

@@ -73,9 +73,18 @@ static void install(void) {
     (void)sigaction(SIGSEGV, &action, &before_segv);
 }
 
+/* In a child of a raw clone: fills the places of its parent's mappings, so that no segment that it attaches to comes to lie where
+ * its parent's lanes lead. */
+static void forget_parent(void) {
+    for (guard *each = guards; each; each = each->next)
+        if (each->size && each->process != getpid() && fpx_map_nothing_new((void *)each->address, each->size) == 0)
+            each->size = 0;
+}
+
 void fpx_fork_hold(void) {
     pthread_once(&guard_once, install);
     pthread_mutex_lock(&guard_mutex);
+    forget_parent();
 }
 void fpx_fork_resume(void) { pthread_mutex_unlock(&guard_mutex); }
 

@@ -120,7 +120,7 @@ extension Daemon: ControlBackend {
             var sum = byCPU[cpu] ?? SessionStatistics.CPU(cpu: cpu, type: type.rawValue, held: 0, spare: 0, admissions: 0)
             sum.held += writer.held
             sum.spare += writer.spare
-            sum.admissions += Int(clamping: writer.fastAdmissions &+ writer.poolAdmissions)
+            sum.admissions &+= Int(truncatingIfNeeded: writer.fastAdmissions &+ writer.poolAdmissions)
             byCPU[cpu] = sum
         }
         return byCPU.values.sorted { $0.cpu < $1.cpu }

@@ -88,11 +88,12 @@ final class Sampler: Sendable {
                 let name = WriterName(pool: pool, slot: writer.slot, processID: writer.processID, index: "\(writer.kind)")
                 let now = writer.fastAdmissions &+ writer.poolAdmissions &+ writer.refused
                 let before = old[name] ?? 0
-                started += now >= before ? now - before : 0
+                started &+= now >= before ? now - before : 0
                 counters[name] = now
             }
         }
-        return (counters, Int(clamping: started))
+        // Beyond reason is what damaged memory says: it must not overflow where samples are added up.
+        return (counters, Int(min(started, 1 << 40)))
     }
 
     /// Of the last `speedWindow` seconds. What was before the start of this process counts as nothing.

@@ -369,7 +369,7 @@ private func expect(
 // MARK: - The library that is shipped
 
 /// What a program printed and how it ended.
-private struct Run {
+struct Run {
     let status: Int32
     let output: String
 
@@ -381,7 +381,7 @@ private struct Run {
 }
 
 /// libfpxadmission.so as build-library.sh makes it, in a folder of its own, once for all tests.
-private struct ShippedLibrary {
+struct ShippedLibrary {
     static let shared = Result { try ShippedLibrary() }
 
     let folder: String
