@@ -15,8 +15,13 @@ final class Client: Sendable {
 
     /// Connects and learns the session's outcome. The session lives until the client ends it: over http as a response without
     /// an end, or with `idle` as a keepalive connection between two requests.
-    init(_ face: Face, port: UInt16, idle: Bool = false) throws {
-        socket = try Socket.connected(to: port)
+    convenience init(_ face: Face, port: UInt16, idle: Bool = false) throws {
+        try self.init(face, over: try Socket.connected(to: port), idle: idle)
+    }
+
+    /// The same over a connection that is there already.
+    init(_ face: Face, over socket: Socket, idle: Bool = false) throws {
+        self.socket = socket
         switch face {
         case .http: outcome = try Client.request(idle ? "/" : "/hold", over: socket)
         case .stream: outcome = try Client.greeting(from: socket)

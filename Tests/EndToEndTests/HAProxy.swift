@@ -17,46 +17,67 @@ final class HAProxy: Sendable {
 
     /// Starts haproxy as a master with one worker, and waits until it serves.
     ///
-    /// - Parameter agent: the folder with fpxd's sockets.
-    init(agent: String, withRing: Bool = true) throws {
+    /// - Parameters:
+    ///   - agent: the folder with fpxd's sockets.
+    ///   - place: the network namespace that haproxy and the servers behind it run in; nil: that of the test.
+    ///   - edit: what this test has otherwise than the example.
+    init(
+        agent: String, withRing: Bool = true, place: NetworkNamespace? = nil,
+        edit: (inout Configuration) throws -> Void = { _ in }
+    ) throws {
         _ = try required(HAProxy.program, "haproxy: apt-get install haproxy (`make setup` does it)")
         folder = try TemporaryFolder()
-        backends = try [Backend.Style.stream, .http].flatMap { style in
-            try ["inspect", "bypass"].map { try Backend($0, style) }
+        (backends, httpPort, streamPort) = try NetworkNamespace.inside(place) {
+            let backends = try [Backend.Style.stream, .http].flatMap { style in
+                try ["inspect", "bypass"].map { try Backend($0, style) }
+            }
+            return (backends, try Socket.freePort(), try Socket.freePort())
         }
-        httpPort = try Socket.freePort()
-        streamPort = try Socket.freePort()
-        try folder.write(
-            HAProxy.configuration(
-                folder: folder.path, agent: agent, http: httpPort, stream: streamPort, backends: backends.map(\.port),
-                withRing: withRing),
-            to: "haproxy.cfg")
+        var configuration = try HAProxy.configuration(
+            folder: folder.path, agent: agent, http: httpPort, stream: streamPort, backends: backends.map(\.port),
+            withRing: withRing)
+        try edit(&configuration)
+        try folder.write(configuration.text, to: "haproxy.cfg")
         process = try ProxyProcess(
-            [HAProxy.program, "-W", "-f", "\(folder.path)/haproxy.cfg", "-p", "\(folder.path)/haproxy.pid"],
+            (place?.launcher ?? []) + [
+                HAProxy.program, "-W", "-f", "\(folder.path)/haproxy.cfg", "-p", "\(folder.path)/haproxy.pid",
+            ],
             output: "\(folder.path)/output")
         let isReady = eventually { workers().count == 1 && isUp }
         if !isReady { throw EndToEndError.notReady(what: "haproxy", log: folder.read("output")) }
     }
 
+    /// The text of a configuration.
+    struct Configuration {
+        var text: String
+        let httpPort: UInt16
+        let streamPort: UInt16
+
+        /// Replaces a part, which must be there.
+        mutating func replace(_ old: String, _ new: String) throws {
+            try #require(text.contains(old), "the configuration has no \(old)")
+            text = text.replacingOccurrences(of: old, with: new)
+        }
+    }
+
     /// The configuration that is shipped, with the ports and paths of a test, without chroot and with a socket to ask haproxy.
     static func configuration(
         folder: String, agent: String, http: UInt16, stream: UInt16, backends: [UInt16], withRing: Bool
-    ) throws -> String {
-        var text = try String(contentsOfFile: integration + "/haproxy.cfg", encoding: .utf8)
-        func replace(_ old: String, _ new: String) throws {
-            try #require(text.contains(old), "the example has no \(old)")
-            text = text.replacingOccurrences(of: old, with: new)
-        }
-        try replace(
+    ) throws -> Configuration {
+        var text = Configuration(
+            text: try String(contentsOfFile: integration + "/haproxy.cfg", encoding: .utf8), httpPort: http, streamPort: stream)
+        try text.replace(
             "    log /dev/log local0\n    chroot /var/lib/haproxy\n    user haproxy\n    group haproxy\n", "    nbthread 2\n")
-        try replace("    master-worker\n", "    stats socket \(folder)/admin.sock mode 600 level admin\n")
-        try replace("/fpx/spoa.sock", "\(agent)/spoa.sock")
-        try replace("/fpx/ring.sock", "\(agent)/ring.sock")
-        try replace("/etc/haproxy/spoe.conf", integration + "/spoe.conf")
-        try replace("bind :7003", "bind 127.0.0.1:\(stream)")
-        try replace("bind :7004", "bind 127.0.0.1:\(http)")
-        for (port, ours) in zip([9011, 9012, 9021, 9022], backends) { try replace("127.0.0.1:\(port)", "127.0.0.1:\(ours)") }
-        if !withRing { try replace("    log ring@fpxend format raw local0\n", "") }
+        try text.replace("    master-worker\n", "    stats socket \(folder)/admin.sock mode 600 level admin\n")
+        try text.replace("/fpx/spoa.sock", "\(agent)/spoa.sock")
+        try text.replace("/fpx/ring.sock", "\(agent)/ring.sock")
+        try text.replace("/etc/haproxy/spoe.conf", integration + "/spoe.conf")
+        try text.replace("bind :7003", "bind 127.0.0.1:\(stream)")
+        try text.replace("bind :7004", "bind 127.0.0.1:\(http)")
+        for (port, ours) in zip([9011, 9012, 9021, 9022], backends) {
+            try text.replace("127.0.0.1:\(port)", "127.0.0.1:\(ours)")
+        }
+        if !withRing { try text.replace("    log ring@fpxend format raw local0\n", "") }
         return text
     }
 

@@ -30,12 +30,12 @@ final class Socket: @unchecked Sendable {
     }
 
     private static func withAddress<Result>(
-        port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+        _ text: String = "127.0.0.1", port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
     ) -> Result {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        address.sin_addr.s_addr = inet_addr(text)
         return withUnsafePointer(to: &address) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
         }
@@ -53,11 +53,21 @@ final class Socket: @unchecked Sendable {
     static func freePort() throws(SocketError) -> UInt16 { try listening().port() }
 
     /// Connects. An answer that does not come within 10 seconds is an error.
-    static func connected(to port: UInt16) throws(SocketError) -> Socket {
+    ///
+    /// - Parameter own: the port of this end; nil: one that the kernel chooses.
+    static func connected(
+        to port: UInt16, at address: String = "127.0.0.1", from own: UInt16? = nil
+    ) throws(SocketError) -> Socket {
         let socket = try make()
+        if let own {
+            var isShared: Int32 = 1
+            setsockopt(socket.descriptor, SOL_SOCKET, SO_REUSEADDR, &isShared, socklen_t(MemoryLayout<Int32>.size))
+            let bound = withAddress("0.0.0.0", port: own) { bind(socket.descriptor, $0, $1) }
+            if bound != 0 { throw .system(call: "bind", code: errno) }
+        }
         var patience = timeval(tv_sec: 10, tv_usec: 0)
         setsockopt(socket.descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
-        let result = withAddress(port: port) { connect(socket.descriptor, $0, $1) }
+        let result = withAddress(address, port: port) { connect(socket.descriptor, $0, $1) }
         if result != 0 { throw .system(call: "connect", code: errno) }
         return socket
     }
