@@ -1,4 +1,4 @@
-/* The two tables: by hook and key (unique), by client end point (several sessions of one connection). */
+/* The two tables: by hook and key (unique), by the cookie of a socket (several sessions of one connection). */
 #include "fpx_keyed.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -12,14 +12,14 @@
 #define BUCKETS 32768
 
 struct fpx_keyed_table {
-    struct cds_lfht *by_key, *by_client;
+    struct cds_lfht *by_key, *by_cookie;
     pthread_rwlock_t sections; /* held alone while all sessions move to another segment */
     uint64_t seed; /* hashes differ from one start to the next, so that nobody can choose keys that collide */
 };
 
 struct node {
     fpx_session session;
-    struct cds_lfht_node by_key, by_client;
+    struct cds_lfht_node by_key, by_cookie;
     struct rcu_head head;
 };
 
@@ -27,10 +27,6 @@ struct key {
     uint8_t hook;
     size_t length;
     const uint8_t *bytes;
-};
-struct client {
-    const uint8_t *address;
-    uint16_t port;
 };
 
 static struct node *node_of(fpx_session *session) { return caa_container_of(session, struct node, session); }
@@ -44,21 +40,18 @@ static unsigned long hash_bytes(uint64_t hash, const uint8_t *bytes, size_t leng
 static unsigned long hash_key(const fpx_keyed_table *table, const struct key *key) {
     return hash_bytes(table->seed ^ key->hook, key->bytes, key->length);
 }
-static unsigned long hash_client(const fpx_keyed_table *table, const struct client *client) {
-    return hash_bytes(table->seed ^ (uint64_t)client->port << 8, client->address, 16);
+static unsigned long hash_cookie(const fpx_keyed_table *table, uint64_t cookie) {
+    return hash_bytes(table->seed, (const uint8_t *)&cookie, sizeof cookie);
 }
 static int is_key(struct cds_lfht_node *node, const void *wanted) {
     const fpx_record *record = &caa_container_of(node, struct node, by_key)->session.record;
     const struct key *key = wanted;
     return record->hook == key->hook && record->key_length == key->length && !memcmp(record->key, key->bytes, key->length);
 }
-static int is_client(struct cds_lfht_node *node, const void *wanted) {
-    const fpx_record *record = &caa_container_of(node, struct node, by_client)->session.record;
-    const struct client *client = wanted;
-    return record->client_port == client->port && !memcmp(record->client, client->address, 16);
+static int has_cookie(struct cds_lfht_node *node, const void *wanted) {
+    return caa_container_of(node, struct node, by_cookie)->session.record.cookie == *(const uint64_t *)wanted;
 }
 static struct key key_of(const fpx_record *record) { return (struct key){record->hook, record->key_length, record->key}; }
-static struct client client_of(const fpx_record *record) { return (struct client){record->client, record->client_port}; }
 
 fpx_keyed_table *fpx_keyed_create(void) {
     fpx_keyed_table *table = calloc(1, sizeof *table);
@@ -66,10 +59,10 @@ fpx_keyed_table *fpx_keyed_create(void) {
     pthread_rwlock_init(&table->sections, NULL);
     if (getrandom(&table->seed, sizeof table->seed, GRND_NONBLOCK) != sizeof table->seed) table->seed = (uintptr_t)table;
     table->by_key = cds_lfht_new(BUCKETS, BUCKETS, BUCKETS, 0, NULL);
-    table->by_client = cds_lfht_new(BUCKETS, BUCKETS, BUCKETS, 0, NULL);
-    if (table->by_key && table->by_client) return table;
+    table->by_cookie = cds_lfht_new(BUCKETS, BUCKETS, BUCKETS, 0, NULL);
+    if (table->by_key && table->by_cookie) return table;
     if (table->by_key) cds_lfht_destroy(table->by_key, NULL);
-    if (table->by_client) cds_lfht_destroy(table->by_client, NULL);
+    if (table->by_cookie) cds_lfht_destroy(table->by_cookie, NULL);
     free(table);
     return NULL;
 }
@@ -80,14 +73,14 @@ void fpx_keyed_destroy(fpx_keyed_table *table) {
     struct cds_lfht_iter iter;
     struct cds_lfht_node *each;
     rcu_read_lock();
-    cds_lfht_for_each(table->by_client, &iter, each) (void)cds_lfht_del(table->by_client, each);
+    cds_lfht_for_each(table->by_cookie, &iter, each) (void)cds_lfht_del(table->by_cookie, each);
     cds_lfht_for_each(table->by_key, &iter, each) {
         if (cds_lfht_del(table->by_key, each) == 0)
             call_rcu(&caa_container_of(each, struct node, by_key)->head, free_node);
     }
     rcu_read_unlock();
     rcu_barrier();
-    cds_lfht_destroy(table->by_client, NULL);
+    cds_lfht_destroy(table->by_cookie, NULL);
     cds_lfht_destroy(table->by_key, NULL);
     free(table);
 }
@@ -109,7 +102,7 @@ fpx_session *fpx_session_make(void) {
     struct node *node = calloc(1, sizeof *node);
     if (!node) return NULL;
     cds_lfht_node_init(&node->by_key);
-    cds_lfht_node_init(&node->by_client);
+    cds_lfht_node_init(&node->by_cookie);
     return &node->session;
 }
 void fpx_session_discard(fpx_session *session) { free(node_of(session)); }
@@ -130,11 +123,10 @@ fpx_session *fpx_keyed_find(fpx_keyed_table *table, uint8_t hook, const uint8_t 
 }
 
 void fpx_keyed_link(fpx_keyed_table *table, fpx_session *session) {
-    struct client client = client_of(&session->record);
-    cds_lfht_add(table->by_client, hash_client(table, &client), &node_of(session)->by_client);
+    cds_lfht_add(table->by_cookie, hash_cookie(table, session->record.cookie), &node_of(session)->by_cookie);
 }
 void fpx_keyed_unlink(fpx_keyed_table *table, fpx_session *session) {
-    (void)cds_lfht_del(table->by_client, &node_of(session)->by_client);
+    (void)cds_lfht_del(table->by_cookie, &node_of(session)->by_cookie);
 }
 
 bool fpx_keyed_remove(fpx_keyed_table *table, fpx_session *session) {
@@ -151,10 +143,10 @@ static fpx_session *keyed_step(struct cds_lfht_iter *iter, fpx_walk *walk) {
     struct cds_lfht_node *node = cds_lfht_iter_get_node(iter);
     return node ? &caa_container_of(node, struct node, by_key)->session : NULL;
 }
-static fpx_session *client_step(struct cds_lfht_iter *iter, fpx_walk *walk) {
+static fpx_session *bound_step(struct cds_lfht_iter *iter, fpx_walk *walk) {
     memcpy(walk, iter, sizeof *walk);
     struct cds_lfht_node *node = cds_lfht_iter_get_node(iter);
-    return node ? &caa_container_of(node, struct node, by_client)->session : NULL;
+    return node ? &caa_container_of(node, struct node, by_cookie)->session : NULL;
 }
 
 fpx_session *fpx_keyed_first(fpx_keyed_table *table, fpx_walk *walk) {
@@ -168,16 +160,15 @@ fpx_session *fpx_keyed_next(fpx_keyed_table *table, fpx_walk *walk) {
     cds_lfht_next(table->by_key, &iter);
     return keyed_step(&iter, walk);
 }
-fpx_session *fpx_client_first(fpx_keyed_table *table, const uint8_t address[16], uint16_t port, fpx_walk *walk) {
-    struct client client = {address, port};
+fpx_session *fpx_bound_first(fpx_keyed_table *table, uint64_t cookie, fpx_walk *walk) {
     struct cds_lfht_iter iter;
-    cds_lfht_lookup(table->by_client, hash_client(table, &client), is_client, &client, &iter);
-    return client_step(&iter, walk);
+    cds_lfht_lookup(table->by_cookie, hash_cookie(table, cookie), has_cookie, &cookie, &iter);
+    return bound_step(&iter, walk);
 }
-fpx_session *fpx_client_next(fpx_keyed_table *table, fpx_walk *walk) {
+fpx_session *fpx_bound_next(fpx_keyed_table *table, fpx_walk *walk) {
     struct cds_lfht_iter iter;
     memcpy(&iter, walk, sizeof iter);
-    struct client client = client_of(&caa_container_of(iter.node, struct node, by_client)->session.record);
-    cds_lfht_next_duplicate(table->by_client, is_client, &client, &iter);
-    return client_step(&iter, walk);
+    uint64_t cookie = caa_container_of(iter.node, struct node, by_cookie)->session.record.cookie;
+    cds_lfht_next_duplicate(table->by_cookie, has_cookie, &cookie, &iter);
+    return bound_step(&iter, walk);
 }

@@ -35,6 +35,8 @@ public enum SessionCounter: Int, CaseIterable, Sendable {
     case endedByOwnerDeath, endedBySocket, cleared
     /// Taken over from the daemon's earlier life.
     case restored
+    /// Admitted or bypassed sessions that are bound to no socket: END lines and the process' death end them.
+    case unbound
     /// No handle, memory or room in the journal was left: answered by the over-limit policy, not counted.
     case exhausted
 

@@ -85,10 +85,24 @@ struct Journal: ~Copyable {
         var record = fpx_record()
         let error = unsafe fpx_file_read(descriptor, &record, Self.recordBytes, Self.offset(handle.entry))
         guard error == 0, record.handle == handle.rawValue, Hook(rawValue: record.hook) != nil,
-            SessionKey.length.contains(Int(record.key_length)), record.owner_pid >= 0, record.by_socket <= 1,
+            SessionKey.length.contains(Int(record.key_length)), record.owner_pid >= 0,
             record.verdict == (handle.isBypassed ? Verdict.bypass : .inspect).rawValue,
-            record.by_socket == 0 || record.client_port != 0
+            record.cookie == 0 || record.client_port != 0 && record.local_port != 0
         else { return nil }
+        record.forgetWhatIsElsewhere()
         return record
+    }
+}
+
+extension fpx_record {
+    /// Another namespace has sockets and processes of its own: whether those of the record are gone cannot be told from here.
+    fileprivate mutating func forgetWhatIsElsewhere() {
+        if network_namespace != Namespace.network || network_namespace == 0 { cookie = 0 }
+        // Older records do not tell; their daemon was in the same place as this one, as far as is known.
+        let isOld = process_namespace == 0 && time_namespace == 0
+        if !isOld, process_namespace != Namespace.process || time_namespace != Namespace.time {
+            owner_pid = 0
+            owner_start = 0
+        }
     }
 }

@@ -67,7 +67,7 @@ extension KeyedSessions {
         var record = fpx_record()
         record.hook = hook.rawValue
         record.set(key)
-        guard let (node, isNew) = table.add(record, state: State.remembered, admitted: 0) else { return nil }
+        guard let (node, isNew) = table.add(record, state: State.remembered) else { return nil }
         if !isNew { return node }
         remember(node)
         return nil
@@ -87,7 +87,7 @@ extension KeyedSessions {
         guard node.state.compareExchange(handle, isRemembered ? State.remembered : State.ended).exchanged else { return false }
         // Whoever finds the handle out of use has released it from outside: it is not ours to count.
         try? segment.release(SessionHandle(rawValue: handle))
-        if node.record.by_socket == 1 { table.unlinkClient(node) }
+        if node.record.isBound { table.unlinkSocket(node) }
         if isRemembered { remember(node) } else { table.remove(node) }
         return true
     }
@@ -127,20 +127,37 @@ extension KeyedSessions {
         }
     }
 
-    /// Ends the sessions of a client's connection whose socket is gone. Returns how many.
-    ///
-    /// - Parameter localPort: the proxy's port of that connection; sessions known to be of another port are left alone.
+    /// Ends the sessions that are bound to sockets which the kernel says are gone. Returns how many.
     @discardableResult
-    public func release(client: ClientEndpoint, localPort: UInt16? = nil) -> Int {
+    func release(sockets cookies: some Sequence<UInt64>) -> Int {
+        noteSocketNews()
         var count = 0
         table.reading {
-            table.forEach(client: client) { node in
-                let port = node.record.local_port
-                if let localPort, port != 0, port != localPort { return }
-                if endNow(node, .endedBySocket) { count += 1 }
+            for cookie in cookies {
+                table.forEach(boundTo: cookie) { node in
+                    if endNow(node, .endedBySocket) { count += 1 }
+                }
             }
         }
         return count
+    }
+
+    /// The sockets that sessions in progress are bound to.
+    func boundSockets() -> Set<ProxySocket> {
+        noteSocketNews()
+        var sockets: Set<ProxySocket> = []
+        table.reading {
+            table.forEach { node in
+                if State.isLive(node.state.load()), let socket = node.record.socket { sockets.insert(socket) }
+            }
+        }
+        return sockets
+    }
+
+    /// Called before news of sockets is looked up in the table: an admission whose node is not in it yet then asks again.
+    private func noteSocketNews() {
+        socketNews.add(1, ordering: .sequentiallyConsistent)
+        fpx_fence()
     }
 
     /// Ends the session with this handle, as an operator. False: there is none.
@@ -171,44 +188,5 @@ extension KeyedSessions {
                 while let old = memory.forget(now: now) { table.remove(old) }
             }
         }
-    }
-}
-
-// MARK: - Sockets
-
-/// A connection as the kernel shows it at the proxy.
-struct Flow: Hashable {
-    let client: ClientEndpoint
-    let localPort: UInt16
-}
-
-extension KeyedSessions {
-    /// Ends sessions whose sockets two lists in a row did not show. One is not enough: a list takes a while, and a socket can be
-    /// skipped in it when its neighbours go. For one thread at a time.
-    ///
-    /// - Parameters:
-    ///   - flows: the TCP sockets of this network namespace.
-    ///   - began: monotonic time before they were listed; younger sessions are left alone.
-    /// - Returns: sessions that are to be looked for again.
-    func reconcile(flows: Set<Flow>, clients: Set<ClientEndpoint>, began: UInt64) -> Int {
-        var missing = 0
-        table.reading {
-            table.forEach { node in
-                let record = node.record
-                guard record.by_socket == 1, State.isLive(node.state.load()), let client = record.clientEndpoint else { return }
-                let isThere =
-                    record.local_port == 0
-                    ? clients.contains(client) : flows.contains(Flow(client: client, localPort: record.local_port))
-                if isThere {
-                    node.misses = 0
-                } else if node.admitted >= began {
-                    missing += 1
-                } else {
-                    node.misses += 1
-                    if node.misses < 2 { missing += 1 } else { _ = endNow(node, .endedBySocket) }
-                }
-            }
-        }
-        return missing
     }
 }

@@ -8,7 +8,7 @@ public struct KeyedSession: Equatable, Sendable {
     public let handle: SessionHandle
     public let key: String
     public let hook: Hook
-    public let client: ClientEndpoint?
+    public let client: Endpoint?
     /// 0: unknown.
     public let processID: Int
     /// Milliseconds since 1970.

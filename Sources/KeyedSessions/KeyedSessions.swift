@@ -1,7 +1,7 @@
 // KeyedSessions: sessions that a proxy names by keys of its own, because it holds no handle.
 //
-// A session is a node in an RCU hash table (liburcu's cds_lfht), found by hook and key, and where the hook tells it by the
-// client's end point. Its place in the count is a handle of the keeper's attachment, which outlives the daemon; its journal
+// A session is a node in an RCU hash table (liburcu's cds_lfht), found by hook and key, and by the socket that it is bound to
+// (see SocketWatch). Its place in the count is a handle of the keeper's attachment, which outlives the daemon; its journal
 // record tells the daemon's next life whose it is. The order of an admission: node, handle, record, state. Killed in between,
 // the next life finds a handle without its record and gives it back: nobody was told a verdict.
 //
@@ -15,7 +15,11 @@
 // (a) Exactly one thread moves a node from `deciding` or from its handle, so a handle is released once.
 // (b) An admission moves the state to the handle before it looks whether its owner is dead; a sweep marks the owner before it
 //     walks. So one of the two ends the session of an owner that dies meanwhile.
-// (c) A remembered node leaves the table by its age alone.
+// (c) An admission asks for its socket before its node can be found by it. News of the socket's end that is read in between
+//     finds no node. So an admission reads `socketNews` before it asks, and again when its node can be found. Who brings news,
+//     or collects the sockets of a check, adds to `socketNews` before it looks at the table. If the number has changed, the
+//     admission asks for its socket again.
+// (d) A remembered node leaves the table by its age alone.
 //
 // Progress: admissions and ends of different keys are lock-free (remembering takes a mutex); an admission of a key that another
 // thread is deciding waits for that decision, which waits for nobody.
@@ -25,7 +29,7 @@ import CKeyedTable
 import Glibc
 import Synchronization
 
-/// A hook's name for a session: 1 to 192 bytes.
+/// A hook's name for a session: 1 to 168 bytes.
 public struct SessionKey: Hashable, Sendable, CustomStringConvertible {
     public static let length = 1...Int(FPX_KEY_BYTES)
     let bytes: [UInt8]
@@ -48,15 +52,13 @@ public struct SessionRequest: Sendable {
     public let pool: Int
     /// The proxy's process; nil: unknown.
     public let owner: WatchedOwner?
-    public let client: ClientEndpoint?
-    /// The proxy's own port of the client's connection.
-    public let localPort: UInt16?
-    /// Whether the end of the client's socket ends the session. Only where the proxy's sockets are in this network namespace.
-    public let endsWithSocket: Bool
+    public let client: Endpoint?
+    /// The proxy's own end of the client's TCP connection. Only where the proxy's sockets are known to be of this network
+    /// namespace, and `client` to be the other end: the end of the socket between the two then ends the session.
+    public let local: Endpoint?
 
     public init(
-        key: SessionKey, hook: Hook, pool: Int, owner: WatchedOwner? = nil, client: ClientEndpoint? = nil,
-        localPort: UInt16? = nil, endsWithSocket: Bool = true
+        key: SessionKey, hook: Hook, pool: Int, owner: WatchedOwner? = nil, client: Endpoint? = nil, local: Endpoint? = nil
     ) throws(KeyedSessionsError) {
         guard (0..<Limits.pools).contains(pool) else {
             throw .range(what: "pool", found: pool, allowed: 0...(Limits.pools - 1))
@@ -66,8 +68,7 @@ public struct SessionRequest: Sendable {
         self.pool = pool
         self.owner = owner
         self.client = client
-        self.localPort = localPort
-        self.endsWithSocket = endsWithSocket && client != nil
+        self.local = local
     }
 }
 
@@ -102,8 +103,12 @@ public final class KeyedSessions: Sendable {
     let owners = OwnerWatch()
     let counters = Counters()
     let memory = Mutex(EndedMemory())
-    /// Monotonic time of the last admission of a session that ends with its socket: tells the reconciler whether to look.
-    let lastSocketAdmission = Atomic<UInt64>(0)
+    /// Whether somebody listens for the ends of sockets: without, sessions are bound to none.
+    let hasSocketWatch = Atomic<Bool>(false)
+    /// Counts news of sockets, see (c).
+    let socketNews = Atomic<UInt64>(0)
+    /// Whether an admission could not make sure that its socket is still there.
+    let mustCheckSockets = Atomic<Bool>(false)
 
     /// Takes over the sessions of the daemon's earlier life.
     ///
@@ -133,8 +138,8 @@ public final class KeyedSessions: Sendable {
         }
         let isNew = table.reading { () -> Bool in
             // Made as undecided, so that it can be found only when it can be ended whole.
-            guard let (node, isNew) = table.add(record, state: State.deciding, admitted: 0), isNew else { return false }
-            if record.by_socket == 1 { table.linkClient(node) }
+            guard let (node, isNew) = table.add(record, state: State.deciding), isNew else { return false }
+            if record.isBound { table.linkSocket(node) }
             node.state.store(handle.rawValue)
             return true
         }
@@ -159,13 +164,29 @@ extension KeyedSessions {
     /// The verdict of a session, decided and counted when its key is new. The same key again, while the session is in progress,
     /// gets the same verdict.
     public func admit(_ request: SessionRequest) -> Verdict {
-        let record = fpx_record(request, started: fpx_milliseconds())
+        let news = socketNews.load(ordering: .sequentiallyConsistent)
+        return admit(request, boundTo: socket(of: request), news: news)
+    }
+
+    private func socket(of request: SessionRequest) -> ProxySocket? {
+        guard let local = request.local, let client = request.client, hasSocketWatch.load(ordering: .relaxed),
+            Namespace.network != 0
+        else { return nil }
+        return ProxySocket(local: local, client: client)
+    }
+
+    /// - Parameter news: `socketNews` before the socket was found.
+    func admit(_ request: SessionRequest, boundTo socket: ProxySocket?, news: UInt64) -> Verdict {
+        let record = fpx_record(request, socket: socket, started: fpx_milliseconds())
         while true {
             let found = table.reading { () -> Found in
-                guard let (node, isNew) = table.add(record, state: State.deciding, admitted: fpx_monotonic()) else {
+                guard let (node, isNew) = table.add(record, state: State.deciding) else {
                     return .verdict(exhausted(request))
                 }
-                return isNew ? .verdict(decide(node, request, record)) : meet(node, request)
+                guard isNew else { return meet(node, request) }
+                let verdict = decide(node, request, record)
+                if let socket { lookAgain(socket, news: news) }
+                return .verdict(verdict)
             }
             switch found {
             case .verdict(let verdict): return verdict
@@ -216,19 +237,25 @@ extension KeyedSessions {
             return exhausted(request)
         }
         counters.count(verdict == .inspect ? .admitted : .bypassed, request.hook)
-        if record.by_socket == 1 {
-            table.linkClient(node)
-            lastSocketAdmission.store(node.admitted, ordering: .releasing)
-        }
+        if record.isBound { table.linkSocket(node) } else { counters.count(.unbound, request.hook) }
         if !node.state.compareExchange(State.deciding, handle.rawValue).exchanged {
             // Its end came meanwhile and was counted by who brought it.
-            if record.by_socket == 1 { table.unlinkClient(node) }
+            if record.isBound { table.unlinkSocket(node) }
             try? segment.release(handle)
             drop(node)
         } else if let owner = request.owner, owner.isDead, end(node, handle.rawValue, .endedByOwnerDeath) {
             counters.count(.endedByOwnerDeath, request.hook)
         }
         return verdict
+    }
+
+    /// Ends what is bound to a socket whose end may have been told before the session could be found.
+    private func lookAgain(_ socket: ProxySocket, news: UInt64) {
+        fpx_fence()
+        guard socketNews.load(ordering: .sequentiallyConsistent) != news else { return }
+        let (gone, unknown, _) = ProxySocket.gone(CollectionOfOne(socket))
+        if !gone.isEmpty { release(sockets: CollectionOfOne(socket.cookie)) }
+        if !unknown.isEmpty { mustCheckSockets.store(true, ordering: .releasing) }
     }
 
     /// Takes a node without a session out of the table.

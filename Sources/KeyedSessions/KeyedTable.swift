@@ -21,22 +21,10 @@ struct Node: Equatable, @unchecked Sendable {
         nonmutating set { unsafe session.pointee.record = newValue }
     }
 
-    /// Monotonic nanoseconds when the session was admitted; 0: restored. Set before the state.
-    var admitted: UInt64 {
-        get { unsafe session.pointee.admitted }
-        nonmutating set { unsafe session.pointee.admitted = newValue }
-    }
-
-    /// Dumps in a row that did not show the session's socket. For the one thread that reconciles.
-    var misses: UInt64 {
-        get { unsafe session.pointee.misses }
-        nonmutating set { unsafe session.pointee.misses = newValue }
-    }
-
     var hook: Hook? { Hook(rawValue: unsafe session.pointee.record.hook) }
 }
 
-/// Nodes by key, and by client end point. Any thread may call; everything but `reading` is for read sections.
+/// Nodes by key, and by the socket that they are bound to. Any thread may call; everything but `reading` is for read sections.
 @safe
 final class KeyedTable: Sendable {
     private nonisolated(unsafe) let table: OpaquePointer
@@ -64,11 +52,10 @@ final class KeyedTable: Sendable {
     }
 
     /// Adds a node and returns who has the key now: the new one, or one that was there before. Nil: no memory.
-    func add(_ record: fpx_record, state: UInt64, admitted: UInt64) -> (node: Node, isNew: Bool)? {
+    func add(_ record: fpx_record, state: UInt64) -> (node: Node, isNew: Bool)? {
         guard let session = unsafe fpx_session_make() else { return nil }
         unsafe session.pointee.record = record
         unsafe session.pointee.state = state
-        unsafe session.pointee.admitted = admitted
         guard let found = unsafe fpx_keyed_add(table, session) else { return nil }
         if unsafe found == session { return (unsafe Node(session), true) }
         unsafe fpx_session_discard(session)
@@ -80,10 +67,10 @@ final class KeyedTable: Sendable {
     }
 
     /// Once, by who decides.
-    func linkClient(_ node: Node) { unsafe fpx_keyed_link(table, node.session) }
+    func linkSocket(_ node: Node) { unsafe fpx_keyed_link(table, node.session) }
 
     /// Once, by who ends what was linked.
-    func unlinkClient(_ node: Node) { unsafe fpx_keyed_unlink(table, node.session) }
+    func unlinkSocket(_ node: Node) { unsafe fpx_keyed_unlink(table, node.session) }
 
     /// Its memory is freed when no reader can have it any more. Removing twice does nothing.
     func remove(_ node: Node) { unsafe _ = fpx_keyed_remove(table, node.session) }
@@ -97,30 +84,34 @@ final class KeyedTable: Sendable {
         }
     }
 
-    func forEach(client: ClientEndpoint, _ body: (Node) -> Void) {
+    func forEach(boundTo cookie: UInt64, _ body: (Node) -> Void) {
         var walk = unsafe fpx_walk()
-        let address = client.bytes
-        var next = unsafe fpx_client_first(table, address, client.port, &walk)
+        var next = unsafe fpx_bound_first(table, cookie, &walk)
         while let session = unsafe next {
             unsafe body(Node(session))
-            unsafe next = fpx_client_next(table, &walk)
+            unsafe next = fpx_bound_next(table, &walk)
         }
     }
 }
 
 extension fpx_record {
-    init(_ request: SessionRequest, started: UInt64) {
+    init(_ request: SessionRequest, socket: ProxySocket?, started: UInt64) {
         self.init()
         self.started = started
         hook = request.hook.rawValue
         owner_pid = request.owner?.owner.processID ?? 0
         owner_start = request.owner?.owner.startTime ?? 0
+        process_namespace = Namespace.process
+        time_namespace = Namespace.time
         if let client = request.client {
             client_port = client.port
-            local_port = request.localPort ?? 0
-            by_socket = request.endsWithSocket ? 1 : 0
-            let bytes = client.bytes
-            unsafe withUnsafeMutableBytes(of: &self.client) { unsafe $0.copyBytes(from: bytes) }
+            unsafe withUnsafeMutableBytes(of: &self.client) { unsafe client.store(in: $0) }
+        }
+        if let socket {
+            cookie = socket.cookie
+            network_namespace = Namespace.network
+            local_port = socket.local.port
+            unsafe withUnsafeMutableBytes(of: &local) { unsafe socket.local.store(in: $0) }
         }
         set(request.key)
     }
@@ -134,8 +125,17 @@ extension fpx_record {
         unsafe withUnsafeBytes(of: key) { unsafe String(decoding: $0.prefix(Int(key_length)), as: UTF8.self) }
     }
 
-    var clientEndpoint: ClientEndpoint? {
-        guard client_port != 0 else { return nil }
-        return unsafe withUnsafeBytes(of: client) { unsafe try? ClientEndpoint(address: $0, port: Int(client_port)) }
+    var clientEndpoint: Endpoint? {
+        unsafe withUnsafeBytes(of: client) { unsafe try? Endpoint(address: $0, port: Int(client_port)) }
+    }
+
+    /// Whether the end of a socket ends the session.
+    var isBound: Bool { cookie != 0 }
+
+    /// The socket whose end ends the session.
+    var socket: ProxySocket? {
+        let local = unsafe withUnsafeBytes(of: local) { unsafe try? Endpoint(address: $0, port: Int(local_port)) }
+        guard isBound, let local, let client = clientEndpoint else { return nil }
+        return ProxySocket(local: local, client: client, cookie: cookie)
     }
 }

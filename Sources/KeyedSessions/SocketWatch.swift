@@ -1,36 +1,53 @@
-// SocketWatch: sessions end when the kernel destroys their client's socket, whatever became of the proxy.
+// SocketWatch: sessions end when the kernel destroys the socket that they are bound to, whatever became of the proxy.
 //
-// The kernel tells of each destroyed TCP socket of this network namespace (NETLINK_SOCK_DIAG, groups
-// SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY). The proxy's socket is the one whose other end is the client: on a
-// loopback connection the client's own socket has the proxy at its other end, and finds no session.
+// A session is bound when it begins. Its hook tells both ends of the client's connection. The kernel is asked for the TCP
+// socket between exactly these ends that a process has open, and tells its cookie, a number that no other socket ever has.
+// Where there is no such socket, or it is in another network namespace, the session is bound to nothing.
 //
-// An event can be missed: while the daemon was down, when the kernel's queue was full (ENOBUFS), or because it came before the
-// session's admission. So sessions are also compared with a list of all sockets: at the start, after ENOBUFS, and about a
-// second after the last admission, once more while a socket is missing.
+// The kernel tells of each destroyed TCP socket of this network namespace, with its cookie (NETLINK_SOCK_DIAG, groups
+// SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY). Which addresses and ports it had does not matter: a client may have
+// opened the next connection from the same port long before the news is read.
+//
+// News can be missed: while the daemon was down, when the kernel's queue was full (ENOBUFS), or without a word when the kernel
+// had no memory for it. So at the start, after ENOBUFS and once a minute the kernel is asked for each socket by its ends and
+// its cookie. Only its clear answer that there is no such socket ends a session; an error ends nothing.
 
 import CKeyedTable
 import Glibc
+import Synchronization
 
-/// Ends sessions with their sockets. For one thread; `tick` each 25 ms.
-public final class SocketWatch {
+/// Ends sessions with their sockets. While there is one, sessions are bound to sockets. Any thread may call; `tick` each 25 ms.
+public final class SocketWatch: Sendable {
     /// Memory for events that the kernel queues between two ticks: each takes about a kilobyte of it.
     static let receiveBytes = 16 << 20
-    /// Nanoseconds between two lists.
-    static let listInterval: UInt64 = 1_000_000_000
+    /// Nanoseconds between two checks of all sockets.
+    static let checkInterval: UInt64 = 60_000_000_000
+    /// Sockets that one tick asks for: some milliseconds.
+    static let socketsPerTick = 2048
+    /// Events of one tick, and of one call of the kernel's: what is left waits in its queue for the next tick.
+    static let eventsPerTick = 1 << 16
+    private static let eventsPerRead = 1024
+
+    private struct State {
+        /// Events may be missing.
+        var isBehind = true
+        /// Monotonic time when the last check began.
+        var checked: UInt64 = 0
+        /// Sockets of a check that are still to be asked for.
+        var unchecked: [ProxySocket] = []
+        var cookies = [UInt64](repeating: 0, count: eventsPerRead)
+        var overruns = 0
+        var checks = 0
+    }
 
     private let sessions: KeyedSessions
     private let events: Int32
-    private var flows = [fpx_flow](repeating: fpx_flow(), count: Int(FPX_FLOWS))
-    /// Monotonic time when the last list began.
-    private var listed: UInt64 = 0
-    /// Whether the next tick lists in any case.
-    private var isBehind = true
-    private var missing = 0
+    private let state = Mutex(State())
 
-    /// Times that the kernel could not queue an event; each was followed by a list.
-    public private(set) var overruns = 0
-    /// Lists of all sockets that were taken.
-    public private(set) var lists = 0
+    /// Times that the kernel could not queue an event; each was followed by a check of all sockets.
+    public var overruns: Int { state.withLock { $0.overruns } }
+    /// Checks of all sockets that have begun.
+    public var checks: Int { state.withLock { $0.checks } }
 
     /// - Throws: `system` with EPERM without CAP_NET_ADMIN: sessions then end by their hooks and with their processes only.
     public convenience init(sessions: KeyedSessions) throws(KeyedSessionsError) {
@@ -40,72 +57,66 @@ public final class SocketWatch {
     init(sessions: KeyedSessions, receiveBytes: Int) throws(KeyedSessionsError) {
         let events = fpx_destroyed_open(receiveBytes)
         guard events >= 0 else { throw .system(call: "netlink", path: "socket destroy events", code: -events) }
+        let error = fpx_sockets_known()
+        guard error == 0 else {
+            fpx_descriptor_close(events)
+            throw .system(call: "netlink", path: "list of sockets", code: -error)
+        }
         self.sessions = sessions
         self.events = events
+        sessions.hasSocketWatch.store(true, ordering: .relaxed)
     }
 
-    deinit { fpx_descriptor_close(events) }
+    deinit {
+        sessions.hasSocketWatch.store(false, ordering: .relaxed)
+        fpx_descriptor_close(events)
+    }
 
-    /// Ends the sessions of all sockets destroyed since the last call.
+    /// Ends the sessions of the sockets destroyed since the last call.
     ///
-    /// - Throws: `system` when the kernel refuses a list; nothing is ended by it then, and the next tick tries again.
+    /// - Throws: `system` when the kernel does not tell whether a socket is there. That ends nothing, and the next tick asks
+    ///   again.
     public func tick() throws(KeyedSessionsError) {
-        readEvents()
-        let now = fpx_monotonic()
-        let isDue = missing > 0 || sessions.lastSocketAdmission.load(ordering: .acquiring) >= listed
-        if isBehind || isDue && now &- listed >= Self.listInterval { try list(now) }
+        let code = state.withLock { state -> Int32 in
+            let isDrained = readEvents(&state)
+            if sessions.mustCheckSockets.exchange(false, ordering: .acquiring) { state.isBehind = true }
+            let now = fpx_monotonic()
+            let isDue = state.isBehind || now &- state.checked >= Self.checkInterval
+            // The kernel drops events until its queue has been empty, so what is lost is known only then.
+            if isDue, isDrained, state.unchecked.isEmpty {
+                state.isBehind = false
+                state.checked = now
+                state.checks += 1
+                state.unchecked = Array(sessions.boundSockets())
+            }
+            return check(&state)
+        }
+        if code != 0 { throw .system(call: "netlink", path: "state of sockets", code: code) }
     }
 
-    private func readEvents() {
-        while true {
-            let count = unsafe fpx_destroyed_read(events, &flows, flows.count)
-            guard count != 0 else { return }
+    /// False: there are more.
+    private func readEvents(_ state: inout State) -> Bool {
+        for _ in 0..<Self.eventsPerTick / Self.eventsPerRead {
+            let count = unsafe fpx_destroyed_read(events, &state.cookies, state.cookies.count)
+            if count == 0 { return true }
             guard count > 0 else {
-                // Some are lost, whatever the reason: only a list can tell which.
-                overruns += 1
-                isBehind = true
-                if -count == ENOBUFS { continue } else { return }
+                // Some are lost, whatever the reason.
+                state.overruns += 1
+                state.isBehind = true
+                if -count == ENOBUFS { continue } else { return true }
             }
-            for flow in flows.prefix(Int(count)) {
-                if let client = flow.client { sessions.release(client: client, localPort: flow.local_port) }
-            }
+            sessions.release(sockets: state.cookies.prefix(Int(count)))
         }
+        return false
     }
 
-    private func list(_ now: UInt64) throws(KeyedSessionsError) {
-        var found: Set<Flow> = []
-        var clients: Set<ClientEndpoint> = []
-        for family: Int32 in [4, 6] {
-            // A socket of its own for each, so that what a failed one has left unread is gone.
-            let dump = fpx_dump_open()
-            guard dump >= 0 else { throw Self.error(dump) }
-            defer { fpx_descriptor_close(dump) }
-            var count = fpx_dump_begin(dump, family)
-            while true {
-                guard count >= 0 else { throw Self.error(count) }
-                count = unsafe fpx_dump_read(dump, &flows, flows.count)
-                if count == 0 { break }
-                for flow in flows.prefix(Int(max(0, count))) {
-                    guard let client = flow.client else { continue }
-                    found.insert(Flow(client: client, localPort: flow.local_port))
-                    clients.insert(client)
-                }
-            }
-        }
-        lists += 1
-        listed = now
-        isBehind = false
-        missing = sessions.reconcile(flows: found, clients: clients, began: now)
-    }
-
-    private static func error(_ code: Int32) -> KeyedSessionsError {
-        .system(call: "netlink", path: "list of sockets", code: -code)
-    }
-}
-
-extension fpx_flow {
-    fileprivate var client: ClientEndpoint? {
-        guard remote_port != 0 else { return nil }
-        return unsafe withUnsafeBytes(of: remote) { unsafe try? ClientEndpoint(address: $0, port: Int(remote_port)) }
+    /// Asks for the next sockets of a check. Returns an error of the kernel's, 0 for none.
+    private func check(_ state: inout State) -> Int32 {
+        if state.unchecked.isEmpty { return 0 }
+        let (gone, unknown, code) = ProxySocket.gone(state.unchecked.suffix(Self.socketsPerTick))
+        state.unchecked.removeLast(min(Self.socketsPerTick, state.unchecked.count))
+        state.unchecked.insert(contentsOf: unknown, at: 0)
+        sessions.release(sockets: gone.map(\.cookie))
+        return code
     }
 }

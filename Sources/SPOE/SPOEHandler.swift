@@ -1,4 +1,5 @@
 import Glibc
+import KeyedSessions
 import Logging
 import NIOCore
 
@@ -98,16 +99,22 @@ final class SPOEHandler: ChannelInboundHandler {
     /// registered.
     private func knownPeer(_ context: ChannelHandlerContext) -> SPOEAgent.Peer {
         if let peer { return peer }
-        var processID: Int32 = 0
-        if let provider = context.channel as? any SocketOptionProvider {
-            let credentials: EventLoopFuture<PeerCredentials> = provider.unsafeGetSocketOption(
-                level: .socket, name: NIOBSDSocket.Option(rawValue: SO_PEERCRED))
-            // On the channel's own loop the answer is there at once.
-            credentials.assumeIsolated().whenSuccess { processID = $0.processID }
-        }
-        let found = agent.peer(processID: processID)
+        let credentials: PeerCredentials? = option(SO_PEERCRED, context)
+        let found = agent.peer(
+            processID: credentials?.processID ?? 0, network: option(Network.cookieOption, context))
         peer = found
         return found
+    }
+
+    /// Nil: the kernel does not know the option, or it has a value of another size.
+    private func option<Value: Sendable>(_ name: Int32, _ context: ChannelHandlerContext) -> Value? {
+        guard let provider = context.channel as? any SocketOptionProvider else { return nil }
+        let answer: EventLoopFuture<Value> = provider.unsafeGetSocketOption(
+            level: .socket, name: NIOBSDSocket.Option(rawValue: name))
+        var value: Value?
+        // On the channel's own loop the answer is there at once.
+        answer.assumeIsolated().whenSuccess { value = $0 }
+        return value
     }
 }
 

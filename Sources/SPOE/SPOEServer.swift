@@ -1,9 +1,9 @@
 // SPOEServer: the agent that haproxy asks for a verdict on each new session.
 //
-// haproxy sends the message `fpx-admit` with the arguments id, src, sport, and optionally dport and pool; the answer sets the
-// transaction variable `verdict` (under haproxy's own prefix) to inspect, bypass or block, or to error where the message has no
-// usable id or an unknown pool. Frames are answered in the order in which they come, on their own connection, at once: a
-// decision waits for nothing.
+// haproxy sends the message `fpx-admit` with the arguments id, and optionally pool, src, sport, dst, dport, proxied and http;
+// the answer sets the transaction variable `verdict` (under haproxy's own prefix) to inspect, bypass or block, or to error where
+// the message has no usable id or an unknown pool. Frames are answered in the order in which they come, on their own
+// connection, at once: a decision waits for nothing but the kernel's word on the client's socket.
 
 public import KeyedSessions
 public import Logging
@@ -113,10 +113,12 @@ final class SPOEStatistics: Sendable {
 struct SPOEAgent: Sendable {
     static let messageName = "fpx-admit"
     static let variable = "verdict"
+    private static let httpOverQUIC = 3
 
     /// The haproxy worker at the other end.
     struct Peer: Sendable {
         let owner: WatchedOwner?
+        /// Whether it is known to be in this network namespace.
         let sharesNetwork: Bool
     }
 
@@ -125,16 +127,23 @@ struct SPOEAgent: Sendable {
     let statistics: SPOEStatistics
     let logger: Logger
 
-    /// - Parameter processID: from the socket's credentials; 0: in another process namespace.
-    func peer(processID: Int32) -> Peer {
+    /// - Parameters:
+    ///   - processID: from the socket's credentials; 0: in another process namespace.
+    ///   - network: number of the network namespace that the other end was made in; nil: the kernel does not tell.
+    func peer(processID: Int32, network: UInt64?) -> Peer {
         let owner = Owner(runningProcess: processID)
-        let sharesNetwork = owner?.sharesNetwork ?? true
         if owner == nil {
             logger.warning("a haproxy whose process cannot be seen has connected: its sessions will not end by its death")
-        } else if !sharesNetwork {
+        }
+        // A kernel that numbers no namespaces still shows the one of a process that can be seen.
+        let isSame = network.map { $0 == Network.cookie && $0 != 0 } ?? owner?.sharesNetwork
+        let sharesNetwork = isSame ?? false
+        if !sharesNetwork {
             logger.warning(
-                "haproxy is in another network namespace: its sessions will not end with their sockets",
-                metadata: ["pid": "\(processID)"])
+                """
+                haproxy is \(isSame == nil ? "in an unknown" : "in another") network namespace: its sessions will not end with \
+                their sockets
+                """, metadata: ["pid": "\(processID)"])
         }
         return Peer(owner: owner.flatMap { sessions.watch($0) }, sharesNetwork: sharesNetwork)
     }
@@ -158,12 +167,19 @@ struct SPOEAgent: Sendable {
             guard let bytes = name.bytes, let known = pools[String(decoding: bytes, as: UTF8.self)] else { return nil }
             pool = known
         }
-        var client: ClientEndpoint?
-        if let address = arguments["src"]?.address, let port = arguments["sport"]?.number {
-            client = try? ClientEndpoint(address: address, port: port)
-        }
         return try? SessionRequest(
-            key: key, hook: .haproxy, pool: pool, owner: peer.owner, client: client,
-            localPort: arguments["dport"]?.number.flatMap(UInt16.init(exactly:)), endsWithSocket: peer.sharesNetwork)
+            key: key, hook: .haproxy, pool: pool, owner: peer.owner, client: endpoint("src", "sport", of: message),
+            local: peer.sharesNetwork && isOfTheSocket(message) ? endpoint("dst", "dport", of: message) : nil)
+    }
+
+    private func endpoint(_ address: String, _ port: String, of message: SPOPMessage) -> Endpoint? {
+        guard let address = message.arguments[address]?.address, let port = message.arguments[port]?.number else { return nil }
+        return try? Endpoint(address: address, port: port)
+    }
+
+    /// Whether the message's addresses are those of a TCP socket of haproxy's. A PROXY line has told those of a connection that
+    /// may end before this one. QUIC has no such socket: a TCP socket with its addresses is another connection of the client's.
+    private func isOfTheSocket(_ message: SPOPMessage) -> Bool {
+        message.arguments["proxied"] == .boolean(false) && message.arguments["http"]?.number != Self.httpOverQUIC
     }
 }

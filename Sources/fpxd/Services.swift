@@ -51,8 +51,9 @@ struct Rounds: Service {
 extension Rounds {
     /// Takes back what the dead held, and says that we live. Nothing in it waits for a disk.
     static func reaping(_ daemon: Daemon, _ manager: ServiceManager) -> Rounds {
-        Rounds(name: "reaper", interval: 0.025) {
-            let sockets = socketWatch(daemon)
+        // Before the agent is started: sessions that begin without a watch are bound to no socket.
+        let sockets = socketWatch(daemon)
+        return Rounds(name: "reaper", interval: 0.025) {
             let clock = ContinuousClock()
             var nextWatchdog = clock.now
             var trouble = ""

@@ -184,18 +184,19 @@ extension EndToEnd.HAProxySessions {
         #expect(highest.stop() == 3)
     }
 
-    /// haproxy dies under load; what it held is back within a second.
+    /// haproxy dies, under load unless the kernel alone tells of its sessions: one that is about to begin then is bound to no
+    /// socket. What it held is back within a second.
     private func killed(_ ends: Ends, _ face: Face) throws {
         let site = try Site(cap: 50, ends)
         let haproxy = site.haproxy
         let held = try haproxy.open(20, face)
-        let load = (0..<4).map { _ in
+        let load = (0..<(ends == .ring ? 4 : 0)).map { _ in
             BackgroundThread { thread in
                 while !thread.isStopped { (try? haproxy.open(face, idle: true))?.socket.close() }
             }
         }
-        let before = try site.control.counters()["messages"] ?? 0
-        try expectEventually("there is load") { (try site.control.counters()["messages"] ?? 0) > before + 200 }
+        let expected = (try site.control.counters()["messages"] ?? 0) + 50 * load.count
+        try expectEventually("there is load") { (try site.control.counters()["messages"] ?? 0) >= expected }
         let processes = haproxy.workers() + [haproxy.master()].compactMap { $0 }
         for process in processes { kill(process, SIGKILL) }
         let start = ContinuousClock.now

@@ -178,40 +178,41 @@ import Testing
         try fixture.expectEmpty()
     }
 
-    @Test func sessionsEndWithTheirClient() throws {
+    @Test func sessionsEndWithTheirSocket() throws {
         let fixture = try Fixture(cap: 10)
-        _ = try fixture.admit("a", client: "192.0.2.1", port: 1000, localPort: 80)
-        _ = try fixture.admit("b", client: "192.0.2.1", port: 1000, localPort: 80)
-        _ = try fixture.admit("c", client: "192.0.2.1", port: 1000, localPort: 443)
-        _ = try fixture.admit("d", client: "192.0.2.1", port: 1001)
-        _ = try fixture.admit("e", client: "::ffff:192.0.2.1", port: 1000)
-        _ = try fixture.admit("f", client: "2001:db8::2", port: 1000)
+        _ = try fixture.admit("a", cookie: 1)
+        _ = try fixture.admit("b", cookie: 1)
+        // Another socket of the same client's address and port, and none at all.
+        _ = try fixture.admit("c", cookie: 2)
+        _ = try fixture.admit("d", client: "192.0.2.1", port: 1000)
+        _ = try fixture.admit("e", cookie: 1 << 32 | 1)
+        #expect(fixture.count(.unbound) == 1)
         let sessions = fixture.sessions
-        #expect(sessions.release(client: try ClientEndpoint("192.0.2.1", port: 1000), localPort: 80) == 3)
-        #expect(sessions.release(client: try ClientEndpoint("192.0.2.1", port: 1000), localPort: 80) == 0)
-        #expect(sessions.release(client: try ClientEndpoint("192.0.2.1", port: 1000)) == 1)
-        #expect(sessions.release(client: try ClientEndpoint("192.0.2.1", port: 1001), localPort: 9) == 1)
-        #expect(sessions.release(client: try ClientEndpoint("2001:db8::2", port: 1000)) == 1)
-        try fixture.expectEmpty()
+        #expect(sessions.release(sockets: [7, 1]) == 2)
+        #expect(sessions.release(sockets: [1]) == 0)
+        #expect(Set(sessions.list(limit: 9).sessions.map(\.key)) == ["c", "d", "e"])
+        #expect(sessions.release(sockets: [1 << 32 | 1, 2, 0]) == 2)
         #expect(try !fixture.release("a"))
-        #expect(fixture.count(.endedBySocket) == 6)
+        #expect(try fixture.release("d"))
+        #expect(fixture.count(.endedBySocket) == 4)
         #expect(fixture.count(.repeatedEnds) == 1 && fixture.count(.unknownEnds) == 0)
+        try fixture.expectEmpty()
     }
 
     @Test func badRequestsAreErrors() throws {
-        #expect(throws: KeyedSessionsError.key(bytes: 0, allowed: 1...192)) { try SessionKey("") }
-        #expect(throws: KeyedSessionsError.key(bytes: 193, allowed: 1...192)) {
-            try SessionKey([UInt8](repeating: 65, count: 193))
+        #expect(throws: KeyedSessionsError.key(bytes: 0, allowed: 1...168)) { try SessionKey("") }
+        #expect(throws: KeyedSessionsError.key(bytes: 169, allowed: 1...168)) {
+            try SessionKey([UInt8](repeating: 65, count: 169))
         }
         #expect(throws: KeyedSessionsError.range(what: "pool", found: 16, allowed: 0...15)) {
             try SessionRequest(key: SessionKey("a"), hook: .squid, pool: 16)
         }
-        #expect(throws: KeyedSessionsError.range(what: "client port", found: 0, allowed: 1...65535)) {
-            try ClientEndpoint("::1", port: 0)
+        #expect(throws: KeyedSessionsError.range(what: "port", found: 0, allowed: 1...65535)) {
+            try Endpoint("::1", port: 0)
         }
-        #expect(throws: KeyedSessionsError.address(found: "x")) { try ClientEndpoint("x", port: 1) }
+        #expect(throws: KeyedSessionsError.address(found: "x")) { try Endpoint("x", port: 1) }
         let fixture = try Fixture(cap: 1)
-        let longest = try SessionKey([UInt8](repeating: 255, count: 192))
+        let longest = try SessionKey([UInt8](repeating: 255, count: 168))
         #expect(fixture.sessions.admit(try SessionRequest(key: longest, hook: .squid, pool: 0)) == .inspect)
         #expect(fixture.sessions.release(key: longest, hook: .squid))
         try fixture.expectEmpty()

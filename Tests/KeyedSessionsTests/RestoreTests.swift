@@ -1,3 +1,4 @@
+import CKeyedTable
 import Foundation
 import TestSupport
 import Testing
@@ -11,7 +12,7 @@ import Testing
         let process = try IdleProcess()
         let owner = try fixture.watch(process)
         for index in 0..<5 {
-            _ = try fixture.admit("\(index)", owner: index == 4 ? owner : nil, client: "192.0.2.1", port: 100 + index)
+            _ = try fixture.admit("\(index)", owner: index == 4 ? owner : nil, port: 100 + index, cookie: UInt64(100 + index))
         }
         let before = fixture.sessions.list(limit: 10).sessions
         try fixture.restart()
@@ -22,7 +23,8 @@ import Testing
         #expect(try fixture.admit("1") == .inspect)
         #expect(try fixture.admit("4") == .bypass)
         #expect(try fixture.release("0"))
-        #expect(fixture.sessions.release(client: try ClientEndpoint("192.0.2.1", port: 102)) == 1)
+        #expect(fixture.sessions.boundSockets().count == 4)
+        #expect(fixture.sessions.release(sockets: [102]) == 1)
         process.kill()
         #expect(
             eventually {
@@ -88,7 +90,7 @@ import Testing
         var lost = 0
         for round in 0..<60 {
             let fixture = try Fixture(cap: 10)
-            for index in 0..<20 { _ = try fixture.admit("\(index)", client: "192.0.2.1", port: 1 + index) }
+            for index in 0..<20 { _ = try fixture.admit("\(index)", port: 1 + index, cookie: UInt64(1 + index)) }
             let entries = fixture.keeper.handlesInUse().map(\.entry)
             try fixture.restart {
                 let file = try #require(FileHandle(forUpdatingAtPath: fixture.journalPath))
@@ -114,6 +116,60 @@ import Testing
         #expect(lost > 0, "seed \(seed)")
     }
 
+    /// The same cookie in another network namespace, or none that can be told, is no socket that is known to be this one's.
+    @Test(arguments: [0, 1]) func aSocketOfAnotherNetwork(network: UInt32) throws {
+        let fixture = try Fixture(cap: 10)
+        _ = try fixture.admit("a", cookie: 5)
+        let entry = try #require(fixture.keeper.handlesInUse().first?.entry)
+        func write(_ value: UInt32) throws { try fixture.overwrite(entry, \.network_namespace, value) }
+        try fixture.restart { try write(network) }
+        #expect(fixture.sessions.boundSockets() == [])
+        #expect(fixture.sessions.release(sockets: [5]) == 0)
+        // Back in its own namespace it is bound again.
+        try fixture.restart { try write(Namespace.network) }
+        #expect(fixture.sessions.boundSockets().map(\.client.description) == ["192.0.2.1:1000"])
+        #expect(fixture.sessions.release(sockets: [5]) == 1)
+        try fixture.expectEmpty()
+    }
+
+    /// A process that is not to be seen from another process namespace has not died, nor has one whose age is told by another
+    /// clock.
+    @Test(arguments: [\fpx_record.process_namespace, \.time_namespace])
+    func anOwnerInAnotherNamespace(field: WritableKeyPath<fpx_record, UInt32> & Sendable) throws {
+        let fixture = try Fixture(cap: 10)
+        let process = try IdleProcess()
+        _ = try fixture.admit("a", owner: try fixture.watch(process))
+        let entry = try #require(fixture.keeper.handlesInUse().first?.entry)
+        process.kill()
+        process.process.waitUntilExit()
+        try fixture.restart { try fixture.overwrite(entry, field, 1) }
+        fixture.sessions.tick()
+        #expect(fixture.sessions.list(limit: 2).sessions.map(\.processID) == [0])
+        #expect(fixture.count(.endedByOwnerDeath) == 0)
+        // Where the number means something it is dead.
+        let own = field == \.time_namespace ? Namespace.time : Namespace.process
+        try fixture.restart { try fixture.overwrite(entry, field, own) }
+        #expect(fixture.count(.endedByOwnerDeath) == 1)
+        try fixture.expectEmpty()
+    }
+
+    /// Records of before sessions were bound to sockets: cookie, namespaces and local address are zero, and the byte that is
+    /// not used any more says whether the client's socket ended the session.
+    @Test func recordsOfAnOlderDaemon() throws {
+        let fixture = try Fixture(cap: 10)
+        _ = try fixture.admit("a", client: "192.0.2.1", port: 1000)
+        let entry = try #require(fixture.keeper.handlesInUse().first?.entry)
+        try fixture.restart {
+            try fixture.overwrite(entry, \.unused, 1)
+            try fixture.overwrite(entry, \.process_namespace, 0)
+            try fixture.overwrite(entry, \.time_namespace, 0)
+        }
+        #expect(fixture.sessions.list(limit: 2).sessions.map { $0.client?.description } == ["192.0.2.1:1000"])
+        #expect(fixture.sessions.boundSockets() == [])
+        #expect(try fixture.release("a"))
+        try fixture.expectEmpty()
+    }
+
     @Test func twoRecordsOfOneKey() throws {
         let fixture = try Fixture(cap: 10)
         _ = try fixture.admit("a")
@@ -122,7 +178,7 @@ import Testing
         try fixture.restart {
             let file = try #require(FileHandle(forUpdatingAtPath: fixture.journalPath))
             try file.seek(toOffset: UInt64(4096 + entries[0] * 256 + 64))
-            let key = try #require(try file.read(upToCount: 192))
+            let key = try #require(try file.read(upToCount: 168))
             try file.seek(toOffset: UInt64(4096 + entries[1] * 256 + 64))
             try file.write(contentsOf: key)
             try file.close()

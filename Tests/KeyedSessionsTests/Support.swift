@@ -1,3 +1,4 @@
+import CKeyedTable
 import Foundation
 import TestSupport
 import Testing
@@ -39,6 +40,15 @@ final class Fixture {
         sessions = try KeyedSessions(segment: keeper, journal: journalPath)
     }
 
+    /// Changes a field of an entry's record in the journal.
+    func overwrite<Value: FixedWidthInteger>(_ entry: Int, _ field: KeyPath<fpx_record, Value>, _ value: Value) throws {
+        let offset = try #require(MemoryLayout<fpx_record>.offset(of: field))
+        let file = try #require(FileHandle(forUpdatingAtPath: journalPath))
+        try file.seek(toOffset: UInt64(4096 + entry * 256 + offset))
+        try file.write(contentsOf: withUnsafeBytes(of: value) { Data($0) })
+        try file.close()
+    }
+
     func watch(_ process: IdleProcess) throws -> WatchedOwner {
         let owner = try #require(Owner(runningProcess: process.id))
         return try #require(sessions.watch(owner))
@@ -46,14 +56,24 @@ final class Fixture {
 
     func snapshot(_ pool: Int = 0) throws -> PoolSnapshot { try observer.pool(pool).snapshot() }
 
+    /// - Parameter localPort: the proxy's port at the same address: the session is bound to the real socket between the two.
     func admit(
         _ key: String, hook: Hook = .haproxy, pool: Int = 0, owner: WatchedOwner? = nil, client: String? = nil, port: Int = 0,
         localPort: UInt16? = nil
     ) throws -> Verdict {
-        let client = try client.map { try ClientEndpoint($0, port: port) }
-        return sessions.admit(
+        sessions.admit(
             try SessionRequest(
-                key: SessionKey(key), hook: hook, pool: pool, owner: owner, client: client, localPort: localPort))
+                key: SessionKey(key), hook: hook, pool: pool, owner: owner, client: client.map { try Endpoint($0, port: port) },
+                local: localPort.map { try Endpoint(client ?? "", port: Int($0)) }))
+    }
+
+    /// Admits a session of a client at 192.0.2.1 as one that is bound to a socket of this cookie.
+    func admit(_ key: String, owner: WatchedOwner? = nil, port: Int = 1000, cookie: UInt64) throws -> Verdict {
+        let client = try Endpoint("192.0.2.1", port: port)
+        let socket = ProxySocket(local: try Endpoint("192.0.2.2", port: 80), client: client, cookie: cookie)
+        return sessions.admit(
+            try SessionRequest(key: SessionKey(key), hook: .haproxy, pool: 0, owner: owner, client: client),
+            boundTo: socket, news: sessions.socketNews.load(ordering: .sequentiallyConsistent))
     }
 
     @discardableResult

@@ -75,7 +75,7 @@ import Testing
         let client = try agent.client()
         client.send(SPOPTestFrame.notify(1, nil))
         client.send(SPOPTestFrame.notify(2, "", extra: [:]))
-        client.send(SPOPTestFrame.notify(3, String(repeating: "k", count: 193)))
+        client.send(SPOPTestFrame.notify(3, String(repeating: "k", count: 169)))
         client.send(SPOPTestFrame.notify(4, "a", extra: ["pool": .string("fuel")]))
         client.send(SPOPTestFrame.notify(5, "a", extra: ["pool": .boolean(true)]))
         client.send(SPOPTestFrame.notify(6, "a", message: "other"))
@@ -85,6 +85,57 @@ import Testing
         #expect(agent.server.counters["errors"] == 5)
         #expect(agent.fixture.sessions.list(limit: 9).sessions.map(\.client) == [nil])
         await agent.server.shutdown()
+    }
+
+    /// A session is bound to a socket only if each part of the message says that its addresses are that socket's.
+    @Test func sessionsAreBoundToTheirSockets() async throws {
+        let agent = try await Agent(cap: 20)
+        let sessions = agent.fixture.sessions
+        guard let watch = try? SocketWatch(sessions: sessions) else { return }  // without CAP_NET_ADMIN
+        let connection = try LoopbackConnection()
+        let client = try agent.client()
+        let whole: [String: SPOPValue] = [
+            "dst": .ipv4([127, 0, 0, 1]), "dport": .integer(connection.port), "proxied": .boolean(false), "http": .null,
+        ]
+        func without(_ name: String) -> [String: SPOPValue] { whole.filter { $0.key != name } }
+        func but(_ name: String, _ value: SPOPValue) -> [String: SPOPValue] { whole.merging([name: value]) { $1 } }
+        let bound = [whole, but("http", .integer(1)), but("http", .integer(2)), without("http")]
+        let unbound = [
+            [:], without("dst"), without("dport"), without("proxied"), but("proxied", .boolean(true)), but("proxied", .null),
+            but("http", .integer(3)), but("dst", .ipv4([127, 0, 0, 2])), but("dport", .integer(connection.port ^ 1)),
+            but("dport", .integer(65536 + connection.port)),
+        ]
+        for (index, arguments) in (bound + unbound).enumerated() {
+            client.send(
+                SPOPTestFrame.notify(
+                    UInt64(index + 1), "s\(index)", client: ([127, 0, 0, 1], connection.clientPort), extra: arguments))
+        }
+        _ = try Self.frames(client, 1 + bound.count + unbound.count)
+        #expect(sessions.count(.unbound, of: .haproxy) == unbound.count)
+        try watch.tick()
+        #expect(sessions.list(limit: 0).total == bound.count + unbound.count)
+        connection.reset()
+        #expect(
+            try await eventually {
+                try watch.tick()
+                return sessions.list(limit: 0).total == unbound.count
+            })
+        #expect(sessions.list(limit: 99).sessions.allSatisfy { Int($0.key.dropFirst()) ?? 0 >= bound.count })
+        await agent.server.shutdown()
+    }
+
+    /// The kernel says in which network namespace the other end of the agent's socket was made, also where it does not show the
+    /// process; and a namespace that is unknown is not this one.
+    @Test func whoIsInThisNetwork() async throws {
+        let fixture = try Fixture(cap: 1)
+        let agent = SPOEAgent(sessions: fixture.sessions, pools: [:], statistics: SPOEStatistics(), logger: quiet)
+        #expect(agent.peer(processID: getpid(), network: Network.cookie).sharesNetwork)
+        #expect(agent.peer(processID: 0, network: Network.cookie).sharesNetwork)
+        #expect(!agent.peer(processID: getpid(), network: Network.cookie + 1).sharesNetwork)
+        #expect(!agent.peer(processID: getpid(), network: 0).sharesNetwork)
+        // A kernel that does not number namespaces.
+        #expect(agent.peer(processID: getpid(), network: nil).sharesNetwork)
+        #expect(!agent.peer(processID: 0, network: nil).sharesNetwork)
     }
 
     @Test func conversationsThatEnd() async throws {

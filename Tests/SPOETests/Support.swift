@@ -160,3 +160,42 @@ final class RawClient {
         return nil
     }
 }
+
+/// A TCP connection from this process to itself, accepted.
+final class LoopbackConnection {
+    private let listener: Int32
+    private let server: Int32
+    private let client: RawClient
+    let port: Int64
+    let clientPort: Int64
+
+    init() throws {
+        listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard listen(listener, 1) == 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
+        port = Self.port(of: listener)
+        client = try RawClient(port: Int(port))
+        server = accept(listener, nil, nil)
+        clientPort = Self.port(of: client.descriptor)
+    }
+
+    deinit {
+        close(server)
+        close(listener)
+    }
+
+    private static func port(of descriptor: Int32) -> Int64 {
+        var address = sockaddr_in()
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { _ = getsockname(descriptor, $0, &length) }
+        }
+        return Int64(UInt16(bigEndian: address.sin_port))
+    }
+
+    /// Ends both ends' sockets by RST.
+    func reset() {
+        client.reset()
+        shutdown(server, Int32(SHUT_RDWR))
+        dup2(listener, server)
+    }
+}

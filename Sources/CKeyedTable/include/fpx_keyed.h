@@ -1,5 +1,5 @@
-/* fpx_keyed.h - sessions by key and by client end point in two RCU hash tables (liburcu), and the kernel's news of sockets
- * that are gone. Plain functions, for Swift to call.
+/* fpx_keyed.h - sessions by key and by the socket that they are bound to, in two RCU hash tables (liburcu), and what the kernel
+ * tells of processes and sockets. Plain functions, for Swift to call.
  *
  * Progress: find, add, remove and the walks are lock-free (cds_lfht); readers register themselves with the "bp" flavour of RCU,
  * so any thread may call. A node that has left the tables is freed after a grace period by liburcu's own thread, which starts
@@ -10,33 +10,36 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FPX_KEY_BYTES 192
+#define FPX_KEY_BYTES 168
 
-/* One session, as it stands in the journal and in a node. IPv4 addresses are mapped into IPv6 (::ffff:a.b.c.d). */
+/* One session, as it stands in the journal and in a node. IPv4 addresses are mapped into IPv6 (::ffff:a.b.c.d).
+ *
+ * Records of fpxd 0.2 have zeros where the cookie, the namespaces and the local address are. */
 typedef struct fpx_record {
     uint64_t handle; /* its entry is the record's place in the journal */
     uint64_t started; /* milliseconds since 1970 */
     uint64_t owner_start; /* clock ticks since boot */
     int32_t owner_pid; /* 0: unknown */
     uint16_t client_port; /* 0: the hook does not tell the client */
-    uint16_t local_port; /* 0: unknown */
+    uint16_t local_port; /* 0: bound to no socket */
     uint8_t client[16];
     uint8_t verdict;
     uint8_t hook;
     uint8_t key_length;
-    uint8_t by_socket; /* 1: ends with its socket */
-    uint8_t reserved[12];
+    uint8_t unused; /* anything */
+    uint32_t network_namespace; /* of the socket, by the inode of /proc/self/ns/net */
+    uint64_t cookie; /* the kernel's number of the socket whose end ends the session; 0: bound to no socket */
     uint8_t key[FPX_KEY_BYTES];
+    uint32_t process_namespace; /* which the owner's number is of, by the inode of /proc/self/ns/pid */
+    uint32_t time_namespace; /* which the owner's start is of, by the inode of /proc/self/ns/time */
+    uint8_t local[16]; /* the proxy's own address of that socket */
 } fpx_record;
 _Static_assert(sizeof(fpx_record) == 256 && offsetof(fpx_record, key) == 64, "a journal record never crosses a page");
 
-/* A node. All but the state is written before the node is in a table and never again, except the two words of the reconciler,
- * which one thread owns. */
+/* A node. All but the state is written before the node is in a table and never again. */
 typedef struct fpx_session {
     fpx_record record;
     uint64_t state; /* atomic, see KeyedSessions.swift */
-    uint64_t admitted; /* monotonic nanoseconds; 0: restored */
-    uint64_t misses; /* dumps in a row that did not show the session's socket */
 } fpx_session;
 
 typedef struct fpx_keyed_table fpx_keyed_table;
@@ -61,7 +64,7 @@ void fpx_session_discard(fpx_session *session);
 /* Adds by hook and key; returns the node that has this key now: the one given, or one that was there before. */
 fpx_session *fpx_keyed_add(fpx_keyed_table *table, fpx_session *session);
 fpx_session *fpx_keyed_find(fpx_keyed_table *table, uint8_t hook, const uint8_t *key, size_t length);
-/* Makes the session known by its client end point too. Once. */
+/* Makes the session known by its record's cookie too. Once. */
 void fpx_keyed_link(fpx_keyed_table *table, fpx_session *session);
 /* Takes it from that table again; later calls do nothing. */
 void fpx_keyed_unlink(fpx_keyed_table *table, fpx_session *session);
@@ -71,9 +74,9 @@ bool fpx_keyed_remove(fpx_keyed_table *table, fpx_session *session);
 /* All sessions, one by one; NULL at the end. */
 fpx_session *fpx_keyed_first(fpx_keyed_table *table, fpx_walk *walk);
 fpx_session *fpx_keyed_next(fpx_keyed_table *table, fpx_walk *walk);
-/* The sessions of one client end point. */
-fpx_session *fpx_client_first(fpx_keyed_table *table, const uint8_t address[16], uint16_t port, fpx_walk *walk);
-fpx_session *fpx_client_next(fpx_keyed_table *table, fpx_walk *walk);
+/* The sessions that are bound to one socket: several requests of one connection. */
+fpx_session *fpx_bound_first(fpx_keyed_table *table, uint64_t cookie, fpx_walk *walk);
+fpx_session *fpx_bound_next(fpx_keyed_table *table, fpx_walk *walk);
 
 /* ---- Processes ---- */
 
@@ -81,30 +84,43 @@ fpx_session *fpx_client_next(fpx_keyed_table *table, fpx_walk *walk);
 int fpx_pidfd_open(int pid);
 /* Sets dead[i] for each descriptor that is readable. Does not wait. */
 void fpx_pidfd_poll(const int *descriptors, bool *dead, size_t count);
+
+/* ---- Namespaces ---- */
+
+/* The inode of this process' namespace of a kind ("net", "pid", "time"); 0: it cannot be told. */
+uint32_t fpx_namespace(const char *kind);
+
+/* The socket option (level SOL_SOCKET) that tells the number, 8 bytes, of a socket's network namespace. Linux 5.14 or later. */
+#define FPX_SO_NETNS_COOKIE 71
+/* The number of this process' network namespace; 0: the kernel does not tell. */
+uint64_t fpx_network_cookie(void);
 /* 1: the process is in this process' network namespace, 0: in another, -1: cannot be told. */
 int fpx_same_network(int pid);
 
 /* ---- Sockets ---- */
 
-/* One end of a TCP connection: this host's port, and the other end. */
-typedef struct fpx_flow {
-    uint8_t remote[16];
-    uint16_t remote_port;
-    uint16_t local_port;
-} fpx_flow;
+/* A TCP socket of this network namespace. IPv4 addresses are mapped into IPv6. */
+typedef struct fpx_socket {
+    uint8_t local[16], remote[16];
+    uint16_t local_port, remote_port;
+    uint64_t cookie; /* the kernel's number of it: no other socket has it until the machine starts again */
+} fpx_socket;
+
+/* Looks for the socket between two ends that a process has open, and sets its cookie. 0; -ENOENT: there is none, or it is a
+ * part of a connection that outlives it (MPTCP); another -errno: it cannot be told. Waits for nothing but the kernel's own
+ * locks. The first call of a thread opens a netlink socket, which is closed when the thread ends. */
+int fpx_socket_find(fpx_socket *socket);
+/* 1: the kernel has a socket of these ends and this cookie, 0: it has none, -errno: it cannot be told. A 0 counts only if
+ * `fpx_sockets_known` is 0 after it. */
+int fpx_socket_exists(const fpx_socket *socket);
+/* 0: the kernel can look for TCP sockets. -errno: it cannot, and then says of each that it is not there. */
+int fpx_sockets_known(void);
 
 /* A netlink socket that hears of each TCP socket destroyed in this network namespace; -errno (EPERM: needs CAP_NET_ADMIN). */
 int fpx_destroyed_open(size_t receive_bytes);
-/* Up to `capacity` sockets that were destroyed (at least 64); 0: none now; -ENOBUFS: the kernel had to drop some. */
-int fpx_destroyed_read(int descriptor, fpx_flow *flows, size_t capacity);
-/* A netlink socket for dumps, or -errno. */
-int fpx_dump_open(void);
-/* Asks for all TCP sockets of one family (4 or 6) that have another end. 0 or -errno. */
-int fpx_dump_begin(int descriptor, int family);
-/* The next ones; 0: that was all; -errno. Waits for the kernel. */
-int fpx_dump_read(int descriptor, fpx_flow *flows, size_t capacity);
-/* Sockets that one call of the two above may give. */
-#define FPX_FLOWS 1024
+/* The cookies of up to `capacity` sockets that were destroyed; 0: none now; -ENOBUFS: the kernel had to drop some; another
+ * -errno: some may be lost as well. */
+int fpx_destroyed_read(int descriptor, uint64_t *cookies, size_t capacity);
 
 /* ---- Files and clocks ---- */
 
@@ -123,4 +139,6 @@ uint64_t fpx_monotonic(void);
 uint64_t fpx_milliseconds(void);
 /* Lets other threads run. */
 void fpx_yield(void);
+/* A full barrier. */
+void fpx_fence(void);
 #endif

@@ -1,7 +1,7 @@
 // The journal that the daemon's next life finds: whatever stands in it, a session is either taken over or given back.
 //
 // The first byte says what of the input is used: bit 0 the header, bits 1 to 4 the handles of the records, which would hardly
-// be guessed. Then the header of 32 bytes, if it is used, and four records.
+// be guessed, bit 5 their namespaces. Then the header of 32 bytes, if it is used, and four records.
 
 import Admission
 import CKeyedTable
@@ -31,9 +31,10 @@ private struct Name: Hashable {
 private func name(in record: [UInt8], of handle: SessionHandle) -> Name? {
     let record = record.withUnsafeBytes { $0.loadUnaligned(as: fpx_record.self) }
     let isWhole =
-        record.handle == handle.rawValue && (1...2).contains(record.hook) && (1...192).contains(record.key_length)
+        record.handle == handle.rawValue && (1...2).contains(record.hook)
+        && (1...FPX_KEY_BYTES).contains(Int32(record.key_length))
         && record.owner_pid >= 0 && record.verdict == (handle.isBypassed ? Verdict.bypass : .inspect).rawValue
-        && (record.by_socket == 0 || record.by_socket == 1 && record.client_port != 0)
+        && (record.cookie == 0 || record.client_port != 0 && record.local_port != 0)
     guard isWhole else { return nil }
     return Name(hook: record.hook, key: withUnsafeBytes(of: record.key) { Array($0.prefix(Int(record.key_length))) })
 }
@@ -63,6 +64,11 @@ private func writeJournal(_ input: [UInt8], handles: [SessionHandle]) -> Written
         if flags >> (1 + index) & 1 == 0 {
             withUnsafeBytes(of: handle.rawValue.littleEndian) { record.replaceSubrange(0..<8, with: $0) }
         }
+        if flags >> 5 & 1 == 0 {
+            for (place, namespace) in [(52, Namespace.network), (232, Namespace.process), (236, Namespace.time)] {
+                withUnsafeBytes(of: namespace) { record.replaceSubrange(place..<place + 4, with: $0) }
+            }
+        }
         files[0].overwrite(at: 4096 + handle.entry * record.count, record)
         guard let name = name(in: record, of: handle) else { continue }
         written.names[handle] = name
@@ -90,8 +96,11 @@ func fuzzJournal(_ bytes: [UInt8]) {
             expect(written.withoutOwner.isSubset(of: names), "lost: \(written.withoutOwner.subtracting(names))")
             for session in listed.sessions {
                 expect(!session.key.isEmpty && session.key.utf8.count <= 3 * Int(FPX_KEY_BYTES), "the key \(session.key)")
-                if let client = session.client { expect(sessions.release(client: client) <= inUse.count, "too many ends") }
             }
+            let bound = sessions.boundSockets()
+            expect(bound.count <= inUse.count && !bound.contains { $0.cookie == 0 }, "bound to \(bound)")
+            let ended = sessions.release(sockets: bound.map(\.cookie))
+            expect(ended >= bound.count && segment.handlesInUse().count == inUse.count - ended, "ended \(ended)")
             let remaining = segment.handlesInUse()
             expect(sessions.clearAll() == remaining.count, "ended others than \(remaining)")
             let snapshot = pool.snapshot()

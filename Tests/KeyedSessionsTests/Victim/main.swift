@@ -21,7 +21,7 @@ for thread in 0..<4 {
             state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
             if open.count < 200, state >> 33 % 2 == 0 || open.isEmpty {
                 guard let key = try? SessionKey("\(round) \(thread) \(next)"),
-                    let client = try? ClientEndpoint("192.0.2.1", port: 1 + next % 60000),
+                    let client = try? Endpoint("192.0.2.1", port: 1 + next % 60000),
                     let request = try? SessionRequest(key: key, hook: .haproxy, pool: 0, client: client)
                 else { fatalError("key") }
                 next += 1

@@ -1,8 +1,8 @@
 import Glibc
 
-/// The client's end of a TCP connection: an address and a port. IPv4 addresses are kept mapped into IPv6, as the kernel shows
+/// An end of a TCP connection: an address and a port. IPv4 addresses are kept mapped into IPv6, as the kernel shows
 /// them on dual-stack sockets, so that both forms of one client are equal.
-public struct ClientEndpoint: Hashable, Sendable {
+public struct Endpoint: Hashable, Sendable {
     /// The address' first and last eight bytes, most significant byte first.
     let high: UInt64
     let low: UInt64
@@ -15,7 +15,7 @@ public struct ClientEndpoint: Hashable, Sendable {
     ///   - address: 4 or 16 bytes in network order.
     ///   - port: 1 to 65535.
     public init(address: some Collection<UInt8>, port: Int) throws(KeyedSessionsError) {
-        guard (1...0xffff).contains(port) else { throw .range(what: "client port", found: port, allowed: 1...0xffff) }
+        guard (1...0xffff).contains(port) else { throw .range(what: "port", found: port, allowed: 1...0xffff) }
         func word(_ bytes: some Collection<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
         switch address.count {
         case 4:
@@ -25,7 +25,7 @@ public struct ClientEndpoint: Hashable, Sendable {
             high = word(address.prefix(8))
             low = word(address.suffix(8))
         default:
-            throw .range(what: "bytes of a client address", found: address.count, allowed: 4...16)
+            throw .range(what: "bytes of an address", found: address.count, allowed: 4...16)
         }
         self.port = UInt16(port)
     }
@@ -43,15 +43,10 @@ public struct ClientEndpoint: Hashable, Sendable {
         }
     }
 
-    init(high: UInt64, low: UInt64, port: UInt16) {
-        self.high = high
-        self.low = low
-        self.port = port
-    }
-
-    /// The 16 bytes in network order.
-    var bytes: [UInt8] {
-        [high, low].flatMap { word in stride(from: 56, through: 0, by: -8).map { UInt8(truncatingIfNeeded: word >> $0) } }
+    /// Writes the 16 bytes of the address in network order.
+    func store(in bytes: UnsafeMutableRawBufferPointer) {
+        unsafe bytes.storeBytes(of: high.bigEndian, as: UInt64.self)
+        unsafe bytes.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
     }
 
     public var address: String {
@@ -59,14 +54,14 @@ public struct ClientEndpoint: Hashable, Sendable {
             return stride(from: 24, through: 0, by: -8).map { String(low >> $0 & 255) }.joined(separator: ".")
         }
         var six = in6_addr()
-        unsafe withUnsafeMutableBytes(of: &six) { unsafe $0.copyBytes(from: bytes) }
+        unsafe withUnsafeMutableBytes(of: &six) { unsafe store(in: $0) }
         var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
         unsafe _ = inet_ntop(AF_INET6, &six, &text, socklen_t(INET6_ADDRSTRLEN))
         return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 }
 
-extension ClientEndpoint: CustomStringConvertible {
+extension Endpoint: CustomStringConvertible {
     /// `ADDRESS:PORT`, or `[ADDRESS]:PORT` for IPv6.
     public var description: String {
         let address = self.address
