@@ -12,7 +12,7 @@ enum EndToEndError: Error, CustomStringConvertible {
     var description: String {
         switch self {
         case .missing(let what, let expected): "found no \(what), expected \(expected)"
-        case .notReady(let what, let log): "\(what) did not come about within 10 seconds; log:\n\(log)"
+        case .notReady(let what, let log): "\(what) did not come about within a minute; log:\n\(log)"
         }
     }
 }
@@ -28,8 +28,8 @@ func required(_ path: String, _ remedy: String) throws(EndToEndError) -> String 
     return path
 }
 
-/// Polls until the condition holds; false after 10 seconds, or `seconds`.
-func eventually(within seconds: Double = 10, _ condition: () throws -> Bool) rethrows -> Bool {
+/// Polls until the condition holds; false after `seconds`: a minute, since a busy machine takes long to start a program.
+func eventually(within seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
     let start = ContinuousClock.now
     while true {
         if try condition() { return true }
