@@ -49,7 +49,7 @@ let package = Package(
         .target(
             name: "Settings",
             dependencies: [
-                "Licensing", "SeatSharing", .product(name: "Configuration", package: "swift-configuration"),
+                "Basics", "Licensing", "SeatSharing", .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Yams", package: "Yams"),
             ], swiftSettings: toolSettings),
         .target(name: "KeyedSessions", dependencies: ["Admission", "CAdmission", "CKeyedTable"], swiftSettings: settings),

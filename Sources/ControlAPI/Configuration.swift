@@ -41,7 +41,12 @@ public struct ConfigurationReport: Codable, Equatable, Sendable {
         }
     }
     public var sections: [Section]
-    public init(sections: [Section]) { self.sections = sections }
+    /// Of a change: what to know of how it was saved; nil: nothing.
+    public var remarks: [String]?
+    public init(sections: [Section], remarks: [String]? = nil) {
+        self.sections = sections
+        self.remarks = remarks
+    }
 }
 
 /// All of it is applied and saved, or none. What needs a restart is saved, and said to be in force after it.

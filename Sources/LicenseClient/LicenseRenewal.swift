@@ -215,8 +215,10 @@ package actor LicenseRenewal {
             }
             let text = lease.license.token + [UInt8(ascii: "\n")]
             // What cannot be read is replaced.
-            if (try? StoredFile.read(path, limit: LicenseToken.bytesMax)) != text {
-                try StoredFile.write(text, to: path, mode: 0o644)
+            if (try? StoredFile.read(path, limit: LicenseToken.bytesMax)) != text,
+                let reason = try StoredFile.rewrite(text, at: path, mode: 0o644, keepsPrevious: true)
+            {
+                log(.debug, "\(path) was written in place, since \(reason)")
             }
         } catch {
             throw .store(error)

@@ -55,14 +55,22 @@ package enum StoredFile {
     /// - Throws: `system`.
     package static func write(_ bytes: [UInt8], to path: String, mode: mode_t = 0o600) throws(LicensingError) {
         try writeTemporary(bytes, path: path, mode: mode)
-        try keepPrevious(of: path)
-        try move(temporary(of: path), to: path)
+        do {
+            try keepPrevious(of: path)
+            try move(temporary(of: path), to: path)
+        } catch {
+            unlink(temporary(of: path))
+            throw error
+        }
     }
 
     /// As `write`, keeping nothing: for files that no one goes back to.
     package static func replace(_ bytes: [UInt8], at path: String, mode: mode_t) throws(LicensingError) {
         try writeTemporary(bytes, path: path, mode: mode)
-        try move(temporary(of: path), to: path)
+        do { try move(temporary(of: path), to: path) } catch {
+            unlink(temporary(of: path))
+            throw error
+        }
     }
 
     /// Writes a file that must not be there yet.
@@ -91,14 +99,23 @@ package enum StoredFile {
         if mkdir(path, 0o700) != 0, errno != EEXIST { throw .system(call: "mkdir", path: path, code: errno) }
     }
 
-    private static func temporary(of path: String) -> String { path + ".tmp" }
+    static func temporary(of path: String) -> String { path + ".tmp" }
 
-    private static func writeTemporary(_ bytes: [UInt8], path: String, mode: mode_t) throws(LicensingError) {
+    /// - Parameter owner: whose owner and mode it gets; nil: ours, and `mode`.
+    static func writeTemporary(
+        _ bytes: [UInt8], path: String, mode: mode_t, as owner: stat? = nil
+    ) throws(LicensingError) {
         let temporary = temporary(of: path)
         // What a crash left behind may have another mode or be a link to elsewhere: it is removed, not reused.
         if unlink(temporary) != 0, errno != ENOENT { throw .system(call: "unlink", path: temporary, code: errno) }
         let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
         if file < 0 { throw .system(call: "open", path: temporary, code: errno) }
+        if let owner, fchown(file, owner.st_uid, owner.st_gid) != 0 || fchmod(file, owner.st_mode & 0o7777) != 0 {
+            let code = errno
+            close(file)
+            unlink(temporary)
+            throw .system(call: "fchown", path: temporary, code: code)
+        }
         try fill(file, bytes, path: temporary)
     }
 
@@ -115,7 +132,7 @@ package enum StoredFile {
         unlink(temporary)
     }
 
-    private static func move(_ source: String, to target: String) throws(LicensingError) {
+    static func move(_ source: String, to target: String) throws(LicensingError) {
         try rename(source, to: target)
         try syncFolder(of: target)
     }
@@ -140,7 +157,10 @@ package enum StoredFile {
         let synced = fsync(file)
         let code = errno
         close(file)
-        if synced != 0 { throw .system(call: "fsync", path: path, code: code) }
+        if synced != 0 {
+            unlink(path)
+            throw .system(call: "fsync", path: path, code: code)
+        }
     }
 
     private static func syncFolder(of path: String) throws(LicensingError) {

@@ -146,5 +146,7 @@ public struct Settings: Sendable {
         return settings
     }
 
-    public func save() throws(SettingsError) { try file.write() }
+    /// - Returns: as `SettingsFile.write`.
+    @discardableResult
+    public func save() throws(SettingsError) -> String? { try file.write() }
 }

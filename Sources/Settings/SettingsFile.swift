@@ -1,5 +1,6 @@
 // SettingsFile: the YAML file. It is the operator's: a change touches the lines that it must, comments and order stay.
 
+import Basics
 import Foundation
 import Licensing
 import Yams
@@ -10,7 +11,9 @@ public struct SettingsFile: Equatable, Sendable {
 
     public let path: String
     public private(set) var values: [String: String] = [:]
+    /// Without a byte order mark.
     private(set) var text = ""
+    private var hasMark = false
     /// Where each setting stands, lines from 1.
     private var lines: [String: Int] = [:]
 
@@ -40,8 +43,10 @@ public struct SettingsFile: Equatable, Sendable {
         return try SettingsFile(path: path, text: text)
     }
 
-    public init(path: String, text: String) throws(SettingsError) {
+    public init(path: String, text whole: String) throws(SettingsError) {
         self.path = path
+        hasMark = whole.unicodeScalars.first == "\u{FEFF}"
+        let text = hasMark ? String(whole.unicodeScalars.dropFirst()) : whole
         self.text = text
         let root: Node?
         do {
@@ -147,9 +152,10 @@ public struct SettingsFile: Equatable, Sendable {
         var kept = all.indices.filter { !removed.contains($0) }.map { all[$0] }
         if !added.isEmpty, let last = kept.last, Self.end(of: last).isEmpty { kept[kept.count - 1] += lineEnd }
         // A setting that spans lines, or shares one, cannot be edited like this.
-        guard let changed = try? SettingsFile(path: path, text: (kept + added).joined()), changed.values == expected else {
+        guard var changed = try? SettingsFile(path: path, text: (kept + added).joined()), changed.values == expected else {
             throw notInPlace
         }
+        changed.hasMark = hasMark
         return changed
     }
 
@@ -163,7 +169,7 @@ public struct SettingsFile: Equatable, Sendable {
         return "\"" + value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
     }
 
-    /// What follows ` #` outside of quotes.
+    /// What follows `#` behind a blank or a tab, outside of quotes.
     private static func comment(of line: String) -> String {
         var quote: Character?
         var previous: Character = " "
@@ -173,7 +179,7 @@ public struct SettingsFile: Equatable, Sendable {
                 if letter == open { quote = nil }
             } else if letter == "\"" || letter == "'" {
                 quote = letter
-            } else if letter == "#" && previous == " " {
+            } else if letter == "#", previous == " " || previous == "\t" {
                 return " " + line[index...]
             }
             previous = letter
@@ -181,12 +187,15 @@ public struct SettingsFile: Equatable, Sendable {
         return ""
     }
 
-    /// Writes it under its name, complete or not at all.
-    public func write() throws(SettingsError) {
-        var status = stat()
-        let mode = stat(path, &status) == 0 ? status.st_mode & 0o777 : 0o640
+    /// Writes it under its name, complete or not at all. A link stays one, and the file that it leads to keeps its owner and mode.
+    ///
+    /// - Returns: nil; or why it had to be written in place, and what that costs.
+    @discardableResult
+    public func write() throws(SettingsError) -> String? {
         do {
-            try StoredFile.replace(Array(text.utf8), at: path, mode: mode)
+            let bytes = (hasMark ? TextFile.byteOrderMark : []) + Array(text.utf8)
+            guard let reason = try StoredFile.rewrite(bytes, at: path, mode: 0o640) else { return nil }
+            return "\(path) was written in place, since \(reason): a crash in the middle of that can leave it cut short"
         } catch {
             throw .file(path: path, reason: "cannot be written: \(error)")
         }

@@ -98,13 +98,13 @@ extension Text {
         return joined(["config \(section.path.shown)"] + settings + ["end"])
     }
 
-    /// `end`: what of a change is not in force yet.
-    static func awaitingRestart(_ report: ConfigurationReport, after change: ConfigurationChange) -> String {
+    /// `end`: what of a change is not in force yet, and what to know of how it was saved.
+    static func changed(_ report: ConfigurationReport, after change: ConfigurationChange) -> String {
         let changed = Set(change.set.keys).union(change.unset ?? [])
         let settings = report.sections.first { $0.path == change.path }?.settings ?? []
         return joined(
             settings.filter { changed.contains($0.name) && $0.valueAfterRestart != nil }
-                .map { "\($0.name.shown): takes effect when fpxd is restarted" })
+                .map { "\($0.name.shown): takes effect when fpxd is restarted" } + (report.remarks ?? []).map(\.shown))
     }
 
     /// `help`

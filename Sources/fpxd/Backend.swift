@@ -164,8 +164,9 @@ extension Daemon: ControlBackend {
             if change.set[name] != nil { throw ControlFailure(.badRequest, "\(name): found both set and unset") }
             changes.updateValue(nil, forKey: try Self.setting(name, of: section))
         }
+        let remark: String?
         do {
-            try self.change(changes)
+            remark = try self.change(changes)
         } catch {
             switch error {
             case .file, .line: throw ControlFailure(.unavailable, "\(error)")
@@ -175,7 +176,9 @@ extension Daemon: ControlBackend {
         for name in settings.awaitingRestart where changes.keys.contains(name) {
             events.note(.info, .config, "\(name): a change takes effect when fpxd is restarted")
         }
-        return configuration()
+        var report = configuration()
+        report.remarks = remark.map { [$0] }
+        return report
     }
 
     private static func setting(_ name: String, of section: Setting.Section) throws(ControlFailure) -> String {

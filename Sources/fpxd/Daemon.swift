@@ -57,6 +57,7 @@ final class Daemon: Sendable {
         umask(0o007)
         let places = try Places(settings)
         if let trouble = log.open(settings[Setting.logFile]) { logger.warning("No log file: \(trouble)") }
+        for path in [settings.file.path, settings[Setting.licenseFile]] { StoredFile.removeLeftovers(of: path) }
         let segment = try places.attach { logger.warning("\($0)") }
         let sessions = try KeyedSessions(segment: segment, journal: places.journal)
         let host = HostSegment(
@@ -153,19 +154,24 @@ extension Daemon {
     }
 
     /// Changes settings, at once and lasting: all or none.
-    func change(_ changes: [String: String?]) throws(SettingsError) {
-        try applying.withLock { _ throws(SettingsError) in
+    ///
+    /// - Returns: what people should know of how they were saved.
+    func change(_ changes: [String: String?]) throws(SettingsError) -> String? {
+        let remark = try applying.withLock { _ throws(SettingsError) in
             // What somebody has written there by hand counts too, and must not be lost.
             for message in try reload() { events.note(.info, .config, message) }
             let changed = try settings.changing(changes)
-            try changed.save()
+            let remark = try changed.save()
             state.withLock { $0.settings = changed }
             applyPolicy()
             sharedSeats.configure(changed)
+            return remark
         }
+        if let remark { events.note(.warning, .config, remark) }
         for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
             events.note(.info, .config, value.map { "set \(name) \($0)" } ?? "unset \(name)")
         }
+        return remark
     }
 
     /// Reads the configuration file again, within `applying`.

@@ -55,7 +55,7 @@ extension EndToEnd.FieldDate {
                 found: line.trimmingCharacters(in: .whitespacesAndNewlines).replacing(day, with: "TODAY")))
     }
 
-    /// Three seconds before the end of the last day, and what is said after it.
+    /// An hour before the end of the last day, and a minute after it.
     @Test(arguments: [
         (["--days", "3650", "--paid-until", "2030-06-15"], "Paid-until-passed", "paid until 2030-06-15,"),
         (["--expires", "2030-06-15", "--paid-until", "2030-06-15"], "Paid-until-passed", "paid until 2030-06-15,"),
@@ -69,14 +69,38 @@ extension EndToEnd.FieldDate {
     ])
     func theLastDayEndsAtMidnight(_ terms: [String], _ state: String, _ reason: String) throws {
         let situation = terms.joined(separator: " ") + ", a moment after that day"
-        let daemon = try DaemonControl(
-            cap: nil, launcher: ["/usr/bin/env", "TZ=UTC", "faketime", "-f", "@2030-06-15 23:59:52"])
+        let clock = try FakeClock()
+        try clock.set("2030-06-15T23:00:00Z")
+        let daemon = try DaemonControl(cap: nil, launcher: clock.launcher)
         try daemon.sign(cap: 5, terms)
         let begins = terms.contains("2030-06-10") ? "Expired" : terms.contains("offline") ? "Offline-active" : "Active"
-        let before = try daemon.eventualState(begins, within: 5)
+        let before = try daemon.eventualState(begins)
         #expect(Field.row("date.4", situation.replacing("a moment after", with: "late on"), expected: begins, found: before))
-        let after = try daemon.eventualState(state, within: 20)
+        try clock.set("2030-06-16T00:01:00Z")
+        let after = try daemon.eventualState(state)
         #expect(Field.row("date.4", situation, expected: state, found: after))
         #expect(try daemon.fpx("get", "system", "status").contains(reason))
+    }
+}
+
+/// The wall clock of a program: it shows when a file was changed, and stands still.
+private struct FakeClock {
+    private let folder: TemporaryFolder
+    private var file: String { folder.path + "/clock" }
+    var launcher: [String] {
+        [
+            "/usr/bin/env", "FAKETIME_FOLLOW_FILE=\(file)", "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1",
+            "faketime", "-f", "%",
+        ]
+    }
+
+    init() throws {
+        folder = try TemporaryFolder()
+        try folder.write("", to: "clock")
+    }
+
+    func set(_ time: String) throws {
+        let date = try Date(time, strategy: .iso8601)
+        try FileManager.default.setAttributes([.modificationDate: date], ofItemAtPath: file)
     }
 }

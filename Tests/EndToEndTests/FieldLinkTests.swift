@@ -178,7 +178,7 @@ extension EndToEnd.FieldLink {
 }
 
 /// Files of a folder, each mounted over one of the same name in a mount namespace of the daemon's own.
-private struct MountedFiles {
+struct MountedFiles {
     private let source: TemporaryFolder
 
     init(_ source: TemporaryFolder) throws { self.source = source }
