@@ -302,9 +302,10 @@ static int signals(const char *path) {
     return 0;
 }
 
-/* ---- forbidden SEGMENT: admits until refused, again for each line, with membarrier forbidden after it has attached ---- */
+/* ---- forbidden SEGMENT [1]: admits until refused, again for each line, with membarrier forbidden after it has attached; 1: and
+ * releases them ---- */
 
-static int forbidden(const char *path) {
+static int forbidden(const char *path, bool releases) {
     fpx_segment *segment = attached(path);
     fpx_lane *lane = opened(segment);
     struct sock_filter code[] = {
@@ -323,7 +324,10 @@ static int forbidden(const char *path) {
             inspected++;
             start = nanoseconds();
         }
-        say("inspected %d refused in %lld us", inspected, (long long)(nanoseconds() - start) / 1000);
+        start = nanoseconds() - start;
+        fpx_lane_release(lane, FPX_BYPASS);
+        for (int i = 0; releases && i < inspected; i++) fpx_lane_release(lane, FPX_INSPECT);
+        say("inspected %d refused in %lld us", inspected, (long long)start / 1000);
         line[0] = 0;
     } while (next_line(line, sizeof line));
     return 0;
@@ -468,7 +472,7 @@ int main(int count, char **words) {
     if (strcmp(what, "loop") == 0) return loop();
     if (strcmp(what, "children") == 0 && count > 3) return children(path, words[3]);
     if (strcmp(what, "signals") == 0) return signals(path);
-    if (strcmp(what, "forbidden") == 0) return forbidden(path);
+    if (strcmp(what, "forbidden") == 0) return forbidden(path, numbers[0] != 0);
     if (strcmp(what, "full") == 0) return full(path);
     if (strcmp(what, "collects") == 0) return collects(path, (int)numbers[0]);
     if (strcmp(what, "death") == 0) return death(path, numbers[0]);
