@@ -141,7 +141,7 @@ import Testing
         _ = try fixture.admit("a", owner: try fixture.watch(process))
         let entry = try #require(fixture.keeper.handlesInUse().first?.entry)
         process.kill()
-        process.process.waitUntilExit()
+        _ = process.process.wait()
         try fixture.restart { try fixture.overwrite(entry, field, 1) }
         fixture.sessions.tick()
         #expect(fixture.sessions.list(limit: 2).sessions.map(\.processID) == [0])
