@@ -197,7 +197,8 @@ package enum Operation: UInt8 {
     case live
     /// The pool's cap is n.
     case cap
-    /// Handle n of a process is free (n = `Limits.handles`: none), and C -= 1 at its balance.
+    /// Handle n of a process is free, and C -= 1 at its balance. From n = `Limits.handles` on: no handle, and
+    /// C -= n - `Limits.handles` + 1.
     case releaseHandle
 }
 

@@ -124,7 +124,7 @@ extension PoolEngine {
             phase = 0
         case .live: phase = Account.live
         case .cap: credit = n
-        case .releaseHandle: credit &-= 1
+        case .releaseHandle: credit &-= max(1, n &- (Limits.handles - 1))
         }
         return Account(bound: bound, phase: phase, credit: credit, sequence: word.sequence)
     }

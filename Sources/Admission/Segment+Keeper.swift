@@ -70,14 +70,15 @@ extension PoolEngine {
         _ = begin()
         let unnamed = balance(slot).account.credit - named
         guard unnamed > 0 else { return false }
-        for _ in 0..<min(unnamed, Limits.cap) {
-            var attempts = Attempts()
-            while attempts.areLeft(self),
-                !transact(
-                    begin(), free: 1, .releaseHandle, target: Target.make(slot, Self.balanceIndex), amount: Limits.handles)
-            {}
-            if isDamaged { return false }
-        }
+        if unnamed > Limits.cap { markDamaged() }
+        if isDamaged { return false }
+        let count = min(unnamed, Limits.cap - Limits.handles)
+        var attempts = Attempts()
+        while attempts.areLeft(self),
+            !transact(
+                begin(), free: count, .releaseHandle, target: Target.make(slot, Self.balanceIndex),
+                amount: Limits.handles - 1 + count)
+        {}
         return true
     }
 
