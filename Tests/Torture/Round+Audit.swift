@@ -44,5 +44,14 @@ extension Round {
         guard let sum = pool.conservation() else { throw Violation(.conservation, "the pool changes in a stopped world") }
         stage(.none)
         guard sum.holds, sum.cap == cap else { throw Violation(.conservation, "\(sum), expected cap \(cap)") }
+        try checkKeepersAudit()
+    }
+
+    /// The keeper's audit finds nothing: in a stopped world as in a running one, after whatever has been done to its processes.
+    func checkKeepersAudit() throws {
+        stage(.conservation)
+        settings[poolIndex].cap = cap
+        if let damage = segment.audit(settings) { throw Violation(.conservation, "the keeper's audit: \(damage)") }
+        stage(.none)
     }
 }

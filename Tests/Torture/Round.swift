@@ -23,6 +23,8 @@ final class Round {
     var highestCap: Int
     var bound = 0
     var capChanges: [CapChange] = []
+    /// What the keeper has set, by pool.
+    var settings: [PoolSettings] = []
 
     /// The conductor's own sessions.
     var lane: Lane
@@ -55,6 +57,10 @@ final class Round {
         sessions = .allocate(capacity: sessionPlaces)
         try pool.setCap(cap)
         pool.policy = policy
+        settings = try (0..<Limits.pools).map { index in
+            let pool = try segment.pool(index)
+            return PoolSettings(cap: pool.limits.cap, policy: pool.policy)
+        }
         collectsBefore = pool.snapshot().collects
         herd = Herd(ledger: ledger, children: children, threads: threads) { generation in
             ChildSettings(
@@ -81,6 +87,7 @@ final class Round {
             var random = Random(seed, UInt64(number), UInt64(step))
             System.sleep(microseconds: random.below(isLogged ? 900 : 2000))
             for child in 0..<children { try herd.checkAlive(child) }
+            try checkKeepersAudit()
             if random.chance(oneIn: 3) { for generation in herd.unreaped { try reap(generation) } }
             setBias(&random)
             try disturb(&random)
