@@ -71,7 +71,7 @@ import Testing
         #expect(vandal.child.status == 0)
         // Marked as replaced, while others still write.
         let last = try FieldWorker("vandal", file.path, "\(seed)", "\(writes)", "100", "\(from)")
-        watch.time("mark") { keeper.markReplaced() }
+        watch.time("mark") { keeper.markReplaced(isSound: false) }
         watch.time("detach") { keeper.detach() }
         repeat {
             comeAndGo(file.path, watch)

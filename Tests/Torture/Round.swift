@@ -57,10 +57,7 @@ final class Round {
         sessions = .allocate(capacity: sessionPlaces)
         try pool.setCap(cap)
         pool.policy = policy
-        settings = try (0..<Limits.pools).map { index in
-            let pool = try segment.pool(index)
-            return PoolSettings(cap: pool.limits.cap, policy: pool.policy)
-        }
+        settings = try (0..<Limits.pools).map { try segment.pool($0).settings }
         collectsBefore = pool.snapshot().collects
         herd = Herd(ledger: ledger, children: children, threads: threads) { generation in
             ChildSettings(
