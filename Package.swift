@@ -198,7 +198,7 @@ let package = Package(
             ], swiftSettings: toolSettings),
         .testTarget(
             name: "EndToEndTests", dependencies: ["Admission", "fpx", "fpx-authority", "fpxd", "TestSupport"],
-            exclude: ["KillPoint"], swiftSettings: toolSettings),
+            exclude: ["KillPoint", "Preload"], swiftSettings: toolSettings),
         .testTarget(
             name: "AuthorityTests",
             dependencies: [

@@ -56,19 +56,23 @@ package struct AuthorityServer: Service {
     private let version: String
     private let logger: Logger
     private let ready: @Sendable (Int) -> Void
+    private let clock: @Sendable () -> ContinuousClock.Instant
 
     /// - Parameters:
     ///   - version: of the program, for the document.
+    ///   - clock: what questions a minute are counted by.
     ///   - ready: called with the port when connections are accepted.
     /// - Throws: `tls`, for a file of the configuration that is not what it should be.
     package init(
-        store: AuthorityStore, configuration: Configuration, version: String, logger: Logger,
+        store: AuthorityStore, configuration: Configuration, version: String,
+        clock: @escaping @Sendable () -> ContinuousClock.Instant = { .now }, logger: Logger,
         ready: @escaping @Sendable (Int) -> Void = { _ in }
     ) throws(AuthorityError) {
         self.store = store
         self.configuration = configuration
         self.version = version
         self.logger = logger
+        self.clock = clock
         self.ready = ready
         tls = try Self.tls(configuration, logger)
     }
@@ -97,7 +101,7 @@ package struct AuthorityServer: Service {
         let router = Router(context: ConnectionContext.self)
         router.add(middleware: SealAnswers(sealer: sealer))
         router.add(middleware: ErrorForm(operations: routes.map(\.operation)) { [logger] in Self.refusal($0, logger) })
-        let gate = Gate(store: store, configuration: configuration)
+        let gate = Gate(store: store, configuration: configuration, clock: clock)
         router.add(middleware: gate)
         for route in routes {
             router.on(RouterPath(route.operation.path), method: route.operation.method) { [store, logger] request, context in
@@ -167,9 +171,14 @@ private struct Gate: RouterMiddleware {
     let store: AuthorityStore
     let accounts: TokenBuckets
     let addresses: TokenBuckets
+    let clock: @Sendable () -> ContinuousClock.Instant
 
-    init(store: AuthorityStore, configuration: AuthorityServer.Configuration) {
+    init(
+        store: AuthorityStore, configuration: AuthorityServer.Configuration,
+        clock: @escaping @Sendable () -> ContinuousClock.Instant
+    ) {
         self.store = store
+        self.clock = clock
         accounts = TokenBuckets(perMinute: configuration.ratePerAccount)
         addresses = TokenBuckets(perMinute: configuration.ratePerAddress)
     }
@@ -218,7 +227,7 @@ private struct Gate: RouterMiddleware {
     }
 
     private func take(_ buckets: TokenBuckets, _ source: String, _ who: String) throws(WebRefusal) {
-        guard let seconds = buckets.take(source, now: store.now) else { return }
+        guard let seconds = buckets.take(source, now: clock()) else { return }
         throw WebRefusal(
             .tooManyRequests, code: AuthorityRefusal.rateLimited.rawValue,
             message: "\(who): found too many questions, expected the next one in \(seconds) s or later",

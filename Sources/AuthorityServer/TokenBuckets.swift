@@ -9,7 +9,7 @@ final class TokenBuckets: Sendable {
 
     private struct Bucket {
         var tokens: Double
-        var at: Int
+        var at: ContinuousClock.Instant
     }
 
     private let perMinute: Int
@@ -19,8 +19,9 @@ final class TokenBuckets: Sendable {
     init(perMinute: Int) { self.perMinute = perMinute }
 
     /// Takes a token.
+    /// - Parameter now: not of the wall clock, which is set at will: by an hour, and all buckets would be full.
     /// - Returns: nil; or where there is none, in how many seconds there will be one.
-    func take(_ source: String, now: Int) -> Int? {
+    func take(_ source: String, now: ContinuousClock.Instant) -> Int? {
         guard perMinute > 0 else { return nil }
         return buckets.withLock { buckets in
             // Whoever has that many addresses is not stopped by counting; this only bounds the memory.
@@ -35,9 +36,8 @@ final class TokenBuckets: Sendable {
         }
     }
 
-    /// A clock that was set back fills nothing, and starts over from there.
-    private func filled(_ bucket: Bucket, _ now: Int) -> Bucket {
-        let seconds = Double(max(now - bucket.at, 0))
+    private func filled(_ bucket: Bucket, _ now: ContinuousClock.Instant) -> Bucket {
+        let seconds = (now - bucket.at) / .seconds(1)
         return Bucket(tokens: min(bucket.tokens + seconds * Double(perMinute) / 60, Double(perMinute)), at: now)
     }
 }

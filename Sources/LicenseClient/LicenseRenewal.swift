@@ -45,27 +45,34 @@ package actor LicenseRenewal {
     private let keeper: LicenseKeeper
     private let version: String
     private let log: @Sendable (Logger.Level, String) -> Void
+    private let uptime: @Sendable () -> ContinuousClock.Instant
     private var schedule: RenewalSchedule
+    /// `schedule.next` on a clock that nobody sets: a wall clock that is set back puts no renewal off.
+    private var deadline: ContinuousClock.Instant
     private var running: Task<Result<Renewal, LicenseClientError>, Never>?
 
     /// - Parameters:
     ///   - keeper: its clock and hardware are those of the unit; its configuration says where files lie.
     ///   - version: of the daemon, for the authority.
     ///   - jitter: any number in the range; tests choose it.
+    ///   - uptime: what a wait is measured by.
     ///   - log: told what is done, a line each.
     package init(
         client: LicenseClient, keeper: LicenseKeeper, version: String,
         jitter: @escaping @Sendable (ClosedRange<Int>) -> Int = { Int.random(in: $0) },
+        uptime: @escaping @Sendable () -> ContinuousClock.Instant = { .now },
         log: @escaping @Sendable (Logger.Level, String) -> Void
     ) {
         self.client = client
         self.keeper = keeper
         self.version = version
+        self.uptime = uptime
         self.log = log
         Self.finishWhatACrashCutShort(keeper)
         let isNeeded = !keeper.status().isValid || keeper.held == nil
         schedule = RenewalSchedule(
             unitID: client.unitID, lastSuccess: isNeeded ? nil : keeper.record.lastSuccess, jitter: jitter)
+        deadline = uptime() + .seconds(schedule.next - keeper.currentTime)
     }
 
     /// A licence of a later epoch than the open question names is the answer to it: only the outcome is not written down.
@@ -83,13 +90,14 @@ package actor LicenseRenewal {
         }
     }
 
-    /// When the authority is asked next, by the unit's clock; in the past: at the next `renewIfDue`.
+    /// When the authority is asked next, by the unit's clock, or sooner where that is set back; in the past: at the next
+    /// `renewIfDue`.
     package var nextAt: Int { schedule.next }
 
     /// Renews where it is time to; call it every second or so.
     /// - Returns: nil where it was not time.
     package func renewIfDue() async -> Result<Renewal, LicenseClientError>? {
-        guard schedule.isDue(keeper.currentTime) else { return nil }
+        guard schedule.isDue(keeper.currentTime) || uptime() >= deadline else { return nil }
         return await renew()
     }
 
@@ -111,7 +119,10 @@ package actor LicenseRenewal {
     package func cancel() { running?.cancel() }
 
     private func attempt() async -> Result<Renewal, LicenseClientError> {
-        defer { running = nil }
+        defer {
+            running = nil
+            deadline = uptime() + .seconds(schedule.next - keeper.currentTime)
+        }
         log(.info, "Start automatic license refresh process")
         do throws(LicenseClientError) {
             let renewal = try await renewOnce()

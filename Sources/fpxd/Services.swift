@@ -10,50 +10,12 @@ import ServiceLifecycle
 import Synchronization
 import UnixSignals
 
-/// Work that comes round, on a thread of its own: it waits for no other task, and no other task waits for it.
-struct Rounds: Service {
-    private let name: String
-    /// Seconds from one round to the next.
-    private let interval: Double
-    /// Called on the thread; what it returns is one round.
-    private let begin: @Sendable () -> () -> Void
-
-    func run() async throws {
-        let stop = DispatchSemaphore(value: 0)
-        await cancelWhenGracefulShutdown {
-            await withTaskCancellationHandler {
-                await withCheckedContinuation { continuation in
-                    let thread = Thread {
-                        work(until: stop)
-                        continuation.resume()
-                    }
-                    thread.name = name
-                    thread.start()
-                }
-            } onCancel: {
-                stop.signal()
-            }
-        }
-    }
-
-    private func work(until stop: DispatchSemaphore) {
-        let round = begin()
-        var next = DispatchTime.now() + interval
-        while stop.wait(timeout: next) == .timedOut {
-            round()
-            next = next + interval
-            // After a pause of the machine one round is enough.
-            if next < .now() { next = .now() + interval }
-        }
-    }
-}
-
 extension Rounds {
     /// Takes back what the dead held, and says that we live. Nothing in it waits for a disk.
     static func reaping(_ daemon: Daemon, _ manager: ServiceManager) -> Rounds {
         // Before the agent is started: sessions that begin without a watch are bound to no socket.
         let sockets = socketWatch(daemon)
-        return Rounds(name: "reaper", interval: 0.025) {
+        return Rounds(name: "reaper", interval: .milliseconds(25)) {
             let clock = ContinuousClock()
             var nextWatchdog = clock.now
             var trouble = ""
@@ -78,12 +40,12 @@ extension Rounds {
 
     /// Whether the segment is in order.
     static func looking(_ daemon: Daemon) -> Rounds {
-        Rounds(name: "segment", interval: 1) { { daemon.lookAtSegment() } }
+        Rounds(name: "segment", interval: .seconds(1)) { { daemon.lookAtSegment() } }
     }
 
     /// Samples, licence, events.
     static func housekeeping(_ daemon: Daemon) -> Rounds {
-        Rounds(name: "housekeeping", interval: 1) { { daemon.tick() } }
+        Rounds(name: "housekeeping", interval: .seconds(1)) { { daemon.tick() } }
     }
 
     private static func socketWatch(_ daemon: Daemon) -> SocketWatch? {

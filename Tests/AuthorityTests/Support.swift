@@ -149,7 +149,7 @@ let program = CommandLine.arguments.first.map { URL(filePath: $0).deletingLastPa
 /// A server over real TLS on loopback, for as long as a test runs.
 func serving(
     _ store: AuthorityStore, clientCA: Bool = false, ratePerAccount: Int = 0, ratePerAddress: Int = 0,
-    _ body: @Sendable (Int) async throws -> Void
+    clock: @escaping @Sendable () -> ContinuousClock.Instant = { .now }, _ body: @Sendable (Int) async throws -> Void
 ) async throws {
     let certificates = try Certificates.shared.get()
     let ports = AsyncStream<Int>.makeStream()
@@ -161,7 +161,7 @@ func serving(
             host: "127.0.0.1", port: 0, certificate: certificates.path("server.pem"),
             privateKey: certificates.path("server.key"), clientCA: clientCA ? certificates.path("ca.pem") : nil,
             ratePerAccount: ratePerAccount, ratePerAddress: ratePerAddress),
-        version: "1.0.0", logger: logger, ready: { ports.continuation.yield($0) })
+        version: "1.0.0", clock: clock, logger: logger, ready: { ports.continuation.yield($0) })
     let group = ServiceGroup(configuration: .init(services: [server], logger: logger))
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { try await group.run() }

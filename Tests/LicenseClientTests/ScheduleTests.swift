@@ -67,6 +67,27 @@ import TestSupport
         #expect(schedule.isDue(start))
     }
 
+    /// A clock that is set back after a failure puts the next attempt off for no time, and the next day's renewal neither.
+    @Test func aClockSetBackPutsNothingOff() async throws {
+        let station = try await Station()
+        func pass(_ seconds: Int) { station.world.uptime.withLock { $0 += .seconds(seconds) } }
+        station.answer(Forge.refusal(station, "unavailable", status: 503))
+        await station.renewal.renew().expect("the authority refuses (unavailable)")
+        station.set(start - 200)
+        #expect(await station.renewal.renewIfDue() == nil)
+        pass(59)
+        #expect(await station.renewal.renewIfDue() == nil)
+        pass(1)
+        station.answer(Forge(station))
+        #expect(try await station.renewal.renewIfDue()?.get().epoch == 1)
+        let wait = await station.renewal.nextAt - (start - 200)
+        station.set(start - day)
+        pass(wait - 1)
+        #expect(await station.renewal.renewIfDue() == nil)
+        pass(1)
+        #expect(await station.renewal.renewIfDue() != nil)
+    }
+
     @Test func byTheClock() async throws {
         let station = try await Station()
         station.answer(Forge(station))

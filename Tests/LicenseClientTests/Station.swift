@@ -20,6 +20,8 @@ final class World: Sendable {
     let now = Mutex(start)
     let hardware = Mutex(machine)
     let lines = Mutex<[String]>([])
+    /// Of a clock that nobody sets.
+    let uptime = Mutex(ContinuousClock.now)
 }
 
 /// A unit with its files, clock and hardware, and an authority that answers it as a test wants.
@@ -60,6 +62,7 @@ final class Station: Sendable {
             client: LicenseClient(
                 connection, unitID: unitID, patience: .init(connect: 10, answer: answerSeconds), clock: clock),
             keeper: keeper, version: "1.2.3", jitter: { $0.upperBound },
+            uptime: { world.uptime.withLock { $0 } },
             log: { level, line in world.lines.withLock { $0.append("[\(level)] \(line)") } })
     }
 
