@@ -59,7 +59,7 @@ let package = Package(
                 "KeyedSessions", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: settings),
-        .target(name: "ControlAPI", dependencies: ["SeatSharing"], swiftSettings: settings),
+        .target(name: "ControlAPI", dependencies: ["Basics", "SeatSharing"], swiftSettings: settings),
         .target(
             name: "AuthorityAPI",
             dependencies: ["ControlAPI", "Licensing", .product(name: "Crypto", package: "swift-crypto")],
@@ -75,7 +75,7 @@ let package = Package(
         .target(
             name: "WebAPI",
             dependencies: [
-                "ControlAPI", .product(name: "Hummingbird", package: "hummingbird"),
+                "Basics", "ControlAPI", .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"), .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ], swiftSettings: toolSettings),
@@ -127,7 +127,7 @@ let package = Package(
         .executableTarget(
             name: "fpx-authority",
             dependencies: [
-                "AuthorityServer", "ControlAPI", "Licensing",
+                "AuthorityServer", "Basics", "ControlAPI", "Licensing",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -217,7 +217,7 @@ let package = Package(
         .testTarget(
             name: "LicensingTests",
             dependencies: [
-                "Licensing", "fpx-authority", "TestSupport", .product(name: "JWTKit", package: "jwt-kit"),
+                "Basics", "Licensing", "fpx-authority", "TestSupport", .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ], swiftSettings: toolSettings),
         .testTarget(

@@ -24,6 +24,9 @@ package struct AnswerSeal: Equatable, Sendable {
         sha256 = Self.digest(of: body)
     }
 
+    /// The longest token that is read: some eight times a seal.
+    package static let bytesMax = 4096
+
     package static func digest(of body: [UInt8]) -> String {
         SHA256.hash(data: body).map { String(format: "%02x", $0) }.joined()
     }
@@ -42,6 +45,9 @@ package struct AnswerSeal: Equatable, Sendable {
     package static func verify(
         _ token: String, status: Int, body: [UInt8], unitID: String, requestID: String, with keys: TrustedKeys
     ) async throws(AnswerError) -> (seal: AnswerSeal, keyID: String) {
+        guard token.utf8.count <= bytesMax else {
+            throw .token(.tooLarge(path: nil, bytes: token.utf8.count, limit: bytesMax))
+        }
         let verified: SignedToken.Verified
         do { verified = try await SignedToken.verify(Array(token.utf8), as: .answer, with: keys) } catch { throw .token(error) }
         let members = verified.members

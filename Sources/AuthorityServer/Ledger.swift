@@ -25,7 +25,7 @@ protocol Ledgered: TableRow {
 extension Ledgered {
     var ledgerMembers: [String: JSONValue] {
         // All of it; data as base64. A row that cannot be written as JSON does not exist.
-        (try? JSONDecoder().decode([String: JSONValue].self, from: ControlJSON.encoder().encode(self))) ?? [:]
+        (try? JSONValue.object(in: ControlJSON.encoder().encode(self))) ?? [:]
     }
 }
 
@@ -91,7 +91,6 @@ enum Ledger {
         var head = beginning
         var count = 0
         var rows: [String: JSONValue] = [:]
-        let decoder = JSONDecoder()
         let entries = try LedgerEntry.fetchCursor(database, sql: "SELECT * FROM ledger ORDER BY seq")
         while let entry = try entries.next() {
             count += 1
@@ -108,7 +107,7 @@ enum Ledger {
                     row: name, found: "hash \(entry.hash.hexadecimal)", expected: entry.expectedHash.hexadecimal)
             }
             head = entry.hash
-            rows[entry.subject] = try? decoder.decode([String: JSONValue].self, from: Data(entry.body.utf8))["row"]
+            rows[entry.subject] = try? JSONValue.object(in: entry.body.utf8)["row"]
         }
         for table in [LicenseRow.self, Subscription.self, Customer.self, KeyRow.self] as [any Ledgered.Type] {
             try compare(table, with: &rows, database)

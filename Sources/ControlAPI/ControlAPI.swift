@@ -3,6 +3,7 @@
 // HTTP/1.1 with JSON over a unix stream socket. Names are in snake_case on the wire, times in RFC 3339 (UTC), dates YYYY-MM-DD.
 // Every error has one form: `APIError`. The document of it all is served at /v1/openapi.json.
 
+import Basics
 public import Foundation
 
 /// How both sides write and read JSON.
@@ -15,6 +16,17 @@ public enum ControlJSON {
         return encoder
     }
 
+    /// Deeper than anything that either side says.
+    public static let nestingMax = 16
+
+    /// Reads what somebody has sent.
+    /// - Throws: `JSONText.Fault`, `DecodingError`.
+    public static func decode<T: Decodable>(_ type: T.Type, from data: Data) throws -> T {
+        try JSONText.check(data, nestingMax: nestingMax)
+        return try decoder().decode(type, from: data)
+    }
+
+    /// For what we have written ourselves.
     public static func decoder() -> JSONDecoder {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase

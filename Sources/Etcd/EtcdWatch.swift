@@ -65,7 +65,9 @@ package struct EtcdWatch: AsyncSequence, Sendable {
         var body: HTTPClientResponse.Body.AsyncIterator
         let bytesMax: Int
         private var bytes: [UInt8] = []
-        /// Of the bytes, how many have been looked at: a line of many parts is not looked through again with each.
+        /// Of the bytes, how many are of lines that were given out: they are removed with the next part, not with each line.
+        private var taken = 0
+        /// How many have been looked at: a line of many parts is not looked through again with each.
         private var seen = 0
 
         init(endpoint: String, connections: Connections, response: HTTPClientResponse, bytesMax: Int) {
@@ -78,12 +80,14 @@ package struct EtcdWatch: AsyncSequence, Sendable {
         mutating func line() async throws(EtcdError) -> [UInt8] {
             while true {
                 if let end = bytes[seen...].firstIndex(of: 0x0A) {
-                    let line = Array(bytes[..<end])
-                    bytes.removeSubrange(...end)
-                    seen = 0
+                    let line = Array(bytes[taken..<end])
+                    taken = end + 1
+                    seen = taken
                     if !line.isEmpty { return line }
                     continue
                 }
+                bytes.removeSubrange(..<taken)
+                taken = 0
                 seen = bytes.count
                 do {
                     guard let chunk = try await body.next() else {

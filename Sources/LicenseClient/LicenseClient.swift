@@ -58,14 +58,14 @@ package struct LicenseClient: Sendable {
         /// - Throws: `refused`, `body`.
         package func decoded<T: Decodable>(_ type: T.Type) throws(LicenseClientError) -> T {
             guard status == 200 else { throw try refusal() }
-            guard let value = try? ControlJSON.decoder().decode(type, from: Data(body)) else {
+            guard let value = try? ControlJSON.decode(type, from: Data(body)) else {
                 throw .body(found: "\(body.count) bytes", expected: "\(type) in JSON")
             }
             return value
         }
 
         private func refusal() throws(LicenseClientError) -> LicenseClientError {
-            guard let error = try? ControlJSON.decoder().decode(APIError.self, from: Data(body)).error,
+            guard let error = try? ControlJSON.decode(APIError.self, from: Data(body)).error,
                 let code = AuthorityRefusal(rawValue: error.code)
             else {
                 throw .body(found: "status \(status) with \(body.count) bytes", expected: "one of the authority's refusals")

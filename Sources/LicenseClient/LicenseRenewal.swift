@@ -78,7 +78,7 @@ package actor LicenseRenewal {
     /// A licence of a later epoch than the open question names is the answer to it: only the outcome is not written down.
     private static func finishWhatACrashCutShort(_ keeper: LicenseKeeper) {
         guard let question = keeper.record.question, let held = keeper.held?.claims,
-            let asked = try? ControlJSON.decoder().decode(LeaseRequest.self, from: Data(question.body.utf8)),
+            let asked = try? ControlJSON.decode(LeaseRequest.self, from: Data(question.body.utf8)),
             asked.licenseId ?? held.licenseID == held.licenseID, held.epoch > asked.epoch ?? -1,
             held.issuedAt >= question.askedAt - ClockWitness.toleranceSeconds
         else { return }

@@ -77,7 +77,7 @@ extension AuthorityRecord {
     }
 
     package init(bytes: [UInt8], path: String) throws(LicensingError) {
-        guard var members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(bytes)) else {
+        guard var members = try? JSONValue.object(in: bytes) else {
             throw .damaged(
                 path: path, found: "\(bytes.count) bytes that are no JSON object", expected: "a record of the authority")
         }

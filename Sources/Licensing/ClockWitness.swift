@@ -40,7 +40,7 @@ package struct ClockWitness: Equatable, Sendable {
     }
 
     package init(bytes: [UInt8], path: String) throws(LicensingError) {
-        guard let members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(bytes)) else {
+        guard let members = try? JSONValue.object(in: bytes) else {
             throw .damaged(path: path, found: "\(bytes.count) bytes that are no JSON object", expected: "a clock witness")
         }
         do {

@@ -85,7 +85,7 @@ extension Hardware {
     /// - Throws: `absent`, `system`, `tooLarge`, `damaged`.
     package static func reader(dataFile path: String) throws(LicensingError) -> JSONReader {
         guard let bytes = try StoredFile.read(path, limit: 64 << 10) else { throw .absent(path: path) }
-        guard let members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(TextFile.withoutMark(bytes))) else {
+        guard let members = try? JSONValue.object(in: TextFile.withoutMark(bytes)) else {
             throw .damaged(path: path, found: "\(bytes.count) bytes that are no JSON object", expected: "hardware data")
         }
         return JSONReader(members, path: path + ": ")

@@ -3,6 +3,7 @@
 // JWTKit has such a type for headers, but it traps on a whole number that is no Int (`{"a":1e300}`), and a header is read before
 // anybody has vouched for it.
 
+import Basics
 import Foundation
 
 package enum JSONValue: Equatable, Sendable, Codable {
@@ -44,6 +45,17 @@ package enum JSONValue: Equatable, Sendable, Codable {
         case .array(let value): try container.encode(value)
         case .object(let value): try container.encode(value)
         }
+    }
+
+    /// Deeper than anything that is read here. What decoding costs grows with the depth, too.
+    package static let nestingMax = 8
+
+    /// Reads an object.
+    /// - Throws: `JSONText.Fault`, `DecodingError`.
+    package static func object(in bytes: some Sequence<UInt8>) throws -> [String: JSONValue] {
+        let bytes = Data(bytes)
+        try JSONText.check(bytes, nestingMax: nestingMax)
+        return try JSONDecoder().decode([String: JSONValue].self, from: bytes)
     }
 
     /// Keys sorted, so that the same claims are the same bytes.

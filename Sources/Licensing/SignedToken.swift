@@ -5,6 +5,7 @@
 // generously, so that several texts are the same token; here each token has one text, and a change of any bit is a change that is
 // refused.
 
+import Basics
 import Foundation
 
 package enum SignedToken {
@@ -18,6 +19,8 @@ package enum SignedToken {
     private static let beginning = Array("eyJ".utf8)
     /// 64 bytes in base64url.
     private static let signatureLength = 86
+    /// Some ten times a header. It is read before anybody vouches for it.
+    private static let headerBytesMax = 1024
 
     /// What a token says before anybody vouches for it.
     package struct Parts: Equatable, Sendable {
@@ -55,7 +58,15 @@ package enum SignedToken {
         let header = try decode(parts[0], "header")
         let payload = try decode(parts[1], "payload")
         _ = try decode(parts[2], "signature")
-        guard let fields = try? JSONDecoder().decode([String: JSONValue].self, from: Data(header)) else {
+        guard header.count <= headerBytesMax else {
+            throw .malformed(part: "header", found: "\(header.count) bytes", expected: "at most \(headerBytesMax)")
+        }
+        for (part, bytes) in [("header", header), ("payload", payload)] {
+            do { try JSONText.check(bytes, nestingMax: JSONValue.nestingMax) } catch {
+                throw .malformed(part: part, found: error.found, expected: error.expected)
+            }
+        }
+        guard let fields = try? JSONValue.object(in: header) else {
             throw .malformed(part: "header", found: "\(header.count) bytes that are no JSON object", expected: "a JSON object")
         }
         return Parts(header: fields, payload: payload, token: token)

@@ -10,6 +10,7 @@
 // A crash leaves at most a `.tmp` behind; nobody reads it, and the next write overwrites it. One process writes in a folder: the
 // daemon that owns the state folder.
 
+import Basics
 import Foundation
 
 package enum StoredFile {
@@ -30,8 +31,7 @@ package enum StoredFile {
         var status = stat()
         if fstat(file, &status) != 0 { throw .system(call: "fstat", path: path, code: errno) }
         guard status.st_mode & S_IFMT == S_IFREG else {
-            let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : "something that is not a file"
-            throw .damaged(path: path, found: kind, expected: "a regular file")
+            throw .damaged(path: path, found: FileKind.name(of: status.st_mode), expected: "a regular file")
         }
         if status.st_size > limit { throw .tooLarge(path: path, bytes: Int(status.st_size), limit: limit) }
         // Files of /proc say that they are empty, so the size is only a hint.

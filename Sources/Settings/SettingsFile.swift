@@ -25,19 +25,21 @@ public struct SettingsFile: Equatable, Sendable {
 
     /// Reads a file. One that is not there is empty.
     public static func read(_ path: String) throws(SettingsError) -> SettingsFile {
-        guard FileManager.default.fileExists(atPath: path) else { return SettingsFile(path: path) }
-        let data: Data
+        let bytes: [UInt8]
         do {
-            let handle = try FileHandle(forReadingFrom: URL(filePath: path))
-            defer { try? handle.close() }
-            data = try handle.read(upToCount: bytesMax + 1) ?? Data()
+            guard let found = try StoredFile.read(path, limit: bytesMax) else { return SettingsFile(path: path) }
+            bytes = found
         } catch {
-            throw .file(path: path, reason: "cannot be read: \(error.localizedDescription)")
+            switch error {
+            case .tooLarge:
+                throw .file(path: path, reason: "found more than \(bytesMax) bytes, expected a configuration file")
+            case .damaged(_, let found, _): throw .file(path: path, reason: "found \(found), expected a configuration file")
+            case .system(_, _, let code):
+                throw .file(path: path, reason: "cannot be read: \(String(cString: strerror(code)))")
+            default: throw .file(path: path, reason: "\(error)")
+            }
         }
-        guard data.count <= bytesMax else {
-            throw .file(path: path, reason: "found more than \(bytesMax) bytes, expected a configuration file")
-        }
-        guard let text = String(validating: data, as: UTF8.self) else {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
             throw .file(path: path, reason: "found bytes that are not UTF-8")
         }
         return try SettingsFile(path: path, text: text)
@@ -48,6 +50,7 @@ public struct SettingsFile: Equatable, Sendable {
         hasMark = whole.unicodeScalars.first == "\u{FEFF}"
         let text = hasMark ? String(whole.unicodeScalars.dropFirst()) : whole
         self.text = text
+        try Self.checkStructure(of: text, path: path)
         let root: Node?
         do {
             root = try Yams.compose(yaml: text)
@@ -77,9 +80,35 @@ public struct SettingsFile: Equatable, Sendable {
         }
     }
 
+    /// Lists, mappings, and references to them, may lie in one another in YAML, and what that costs to read grows without end.
+    /// A file of settings has none, so a few signs of them outside of remarks are enough.
+    private static let structureMax = 64
+
+    private static func checkStructure(of text: String, path: String) throws(SettingsError) {
+        var signs = 0
+        for (index, line) in lines(of: text).enumerated() {
+            let indent = line.utf8.prefix { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\t") }.count
+            let content = line.utf8.dropFirst(indent)
+            if content.first == UInt8(ascii: "#") { continue }
+            signs += content.count { "[{&*".utf8.contains($0) }
+            signs += zip(content, content.dropFirst()).count { "-?".utf8.contains($0) && " \t".utf8.contains($1) }
+            guard signs <= structureMax, indent <= structureMax else {
+                throw .line(
+                    path: path, line: index + 1,
+                    message: "found lists, mappings or references in one another, expected lines of the form NAME: VALUE")
+            }
+        }
+    }
+
+    /// The longest text that is worth a thought of what was meant.
+    private static let nameBytesMax = 64
+
     /// A sentence on a name that nobody knows, with the one that was perhaps meant.
     static func unknown(_ name: String) -> String {
         let names = Setting.all.map(\.name)
+        if name.utf8.count > nameBytesMax {
+            return "found a name of \(name.utf8.count) bytes, expected one of \(names.joined(separator: ", "))"
+        }
         let near = names.min { distance(name, $0) < distance(name, $1) }
         let hint = near.flatMap { distance(name, $0) <= 3 ? "; did you mean \"\($0)\"?" : nil } ?? ""
         return "found unknown setting \"\(name)\", expected one of \(names.joined(separator: ", "))\(hint)"

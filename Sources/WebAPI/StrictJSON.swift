@@ -1,5 +1,6 @@
 // StrictJSON: bodies of requests. A name that nobody knows is an error and not silence: it is most often a typing mistake.
 
+import Basics
 import ControlAPI
 import Foundation
 
@@ -7,11 +8,13 @@ package enum StrictJSON {
     /// Reads a body and refuses, with the field's name, what the type does not have or cannot take.
     package static func decode<T: Decodable>(_ type: T.Type, from data: Data) throws(WebRefusal) -> T {
         do {
-            let value = try ControlJSON.decoder().decode(type, from: data)
+            let value = try ControlJSON.decode(type, from: data)
             try check(try JSONSerialization.jsonObject(with: data), against: try Schema.of(type), in: [])
             return value
         } catch let refusal as WebRefusal {
             throw refusal
+        } catch let fault as JSONText.Fault {
+            throw .badRequest("body: \(fault)")
         } catch let error as DecodingError {
             throw .badRequest("body: \(describe(error))")
         } catch {

@@ -88,7 +88,7 @@ extension LicenseCommand {
             let parts: SignedToken.Parts
             do throws(LicensingError) { parts = try LicenseToken.split(bytes) } catch { throw error.inLicenseFile(file) }
             print("header: " + Self.text(parts.header))
-            if let claims = try? JSONDecoder().decode([String: JSONValue].self, from: Data(parts.payload)) {
+            if let claims = try? JSONValue.object(in: parts.payload) {
                 print("claims: " + Self.text(claims))
                 for (name, isEnd) in Self.times {
                     guard case .integer(let seconds)? = claims[name], Timestamp.range.contains(seconds) else { continue }

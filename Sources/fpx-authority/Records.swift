@@ -63,7 +63,7 @@ struct Usage: AsyncParsableCommand {
         init(_ row: UsageRow) throws {
             licenseId = row.licenseId
             at = Timestamp.date(row.at)
-            report = try JSONDecoder().decode([String: JSONValue].self, from: Data(row.body.utf8))
+            report = try JSONValue.object(in: row.body.utf8)
         }
 
         func text(_ name: String) -> String {
@@ -134,7 +134,7 @@ struct LedgerCommand: AsyncParsableCommand {
                     entries.map {
                         Shown(
                             seq: $0.seq, at: Timestamp.date($0.at), kind: $0.kind, subject: $0.subject,
-                            body: try JSONDecoder().decode([String: JSONValue].self, from: Data($0.body.utf8)),
+                            body: try JSONValue.object(in: $0.body.utf8),
                             hash: $0.hash.hexadecimal)
                     })
             }

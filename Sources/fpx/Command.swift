@@ -115,11 +115,11 @@ struct Exchange: Sendable {
         }
         self.next = { body in
             guard let next else { return nil }
-            return next(try ControlJSON.decoder().decode(Answer.self, from: body))
+            return next(try ControlJSON.decode(Answer.self, from: body))
         }
         render = { body, wantsJSON in
             // Also where the body is passed on as it is: only what has been understood is shown as the daemon's answer.
-            let answer = try ControlJSON.decoder().decode(Answer.self, from: body)
+            let answer = try ControlJSON.decode(Answer.self, from: body)
             let refusal = refusal(answer)
             guard wantsJSON else { return Output(text: try text(answer), refusal: refusal) }
             return Output(text: try json?(answer) ?? oneLine(body), refusal: refusal)

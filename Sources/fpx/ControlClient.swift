@@ -36,7 +36,7 @@ struct ControlClient: Sendable {
         }
         let body = Data(answer.body.readableBytesView)
         if (200..<300).contains(answer.status.code) { return body }
-        guard let refusal = try? ControlJSON.decoder().decode(APIError.self, from: body) else {
+        guard let refusal = try? ControlJSON.decode(APIError.self, from: body) else {
             throw .badAnswer(socket: socket, found: "status \(answer.status.code) without a reason", expected: "a reason")
         }
         throw .refused(message: refusal.error.message)

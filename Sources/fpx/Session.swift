@@ -66,7 +66,7 @@ final class Session {
             let body = try client.send(Request(.get, "/v1/config"))
             let path = invocation.command.words.dropFirst().joined(separator: " ")
             draft = Draft(
-                try understand { try ControlJSON.decoder().decode(ConfigurationReport.self, from: body).section(path) })
+                try understand { try ControlJSON.decode(ConfigurationReport.self, from: body).section(path) })
         case .set: try draft?.set(arguments[0], to: arguments[1])
         case .unset: try draft?.unset(arguments[0])
         case .show:
@@ -96,7 +96,7 @@ final class Session {
         let body = try client.send(request)
         draft = nil
         return try understand {
-            let report = try ControlJSON.decoder().decode(ConfigurationReport.self, from: body)
+            let report = try ControlJSON.decode(ConfigurationReport.self, from: body)
             return Output(text: json ? oneLine(body) : Text.changed(report, after: change.change))
         }
     }

@@ -63,14 +63,14 @@ import Testing
         #expect(try StoredFile.read(path, limit: 10) == nil)
         #expect(mkfifo(path, 0o600) == 0)
         // Nobody writes into the pipe: reading it must not wait.
-        #expect(throws: LicensingError.damaged(path: path, found: "something that is not a file", expected: "a regular file")) {
+        #expect(throws: LicensingError.damaged(path: path, found: "a pipe", expected: "a regular file")) {
             try StoredFile.read(path, limit: 10)
         }
         #expect(throws: LicensingError.damaged(path: folder.path, found: "a folder", expected: "a regular file")) {
             try StoredFile.read(folder.path, limit: 10)
         }
         #expect(
-            throws: LicensingError.damaged(path: "/dev/zero", found: "something that is not a file", expected: "a regular file")
+            throws: LicensingError.damaged(path: "/dev/zero", found: "a device", expected: "a regular file")
         ) {
             try StoredFile.read("/dev/zero", limit: 10)
         }

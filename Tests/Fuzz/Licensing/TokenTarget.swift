@@ -1,5 +1,6 @@
 // license.lic before its signature is checked: the token's form.
 
+import Basics
 import Foundation
 
 /// 64 bytes of zeros.
@@ -28,12 +29,17 @@ private func checkFile(_ file: [UInt8]) {
     }
 }
 
-/// The input up to its first newline as header, the rest as payload: taken exactly where the header is a JSON object.
+/// Not too deep, and in UTF-8 as far as brackets go.
+private func isShallow(_ bytes: [UInt8]) -> Bool { (try? JSONText.check(bytes, nestingMax: JSONValue.nestingMax)) != nil }
+
+/// The input up to its first newline as header, the rest as payload: taken exactly where the header is a JSON object, and
+/// neither is too deep.
 private func checkParts(_ bytes: [UInt8]) {
     let header = Array(bytes.prefix { $0 != 0x0A })
     let payload = Array(bytes.dropFirst(header.count + 1))
     let token = Array([base64URL(header), base64URL(payload), signature].joined(separator: [UInt8(ascii: ".")]))
-    let members = try? JSONDecoder().decode([String: JSONValue].self, from: Data(header))
+    let isReadable = header.count <= 1024 && isShallow(header) && isShallow(payload)
+    let members = isReadable ? try? JSONDecoder().decode([String: JSONValue].self, from: Data(header)) : nil
     let parts = try? LicenseToken.split(token + [0x0A])
     // Headers as genuine ones are: `{"` and a letter, which is what the first three characters of a token tell.
     let isCanonical = header.starts(with: Array("{\"".utf8)) && header.count > 2 && (0x40...0x7F).contains(header[2])
