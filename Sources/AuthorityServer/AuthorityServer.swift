@@ -1,7 +1,8 @@
 // AuthorityServer: HTTP/1.1 and JSON over TLS.
 //
-// Limits, all of them against a client that is slow, broken or hostile: those of WebForm, 900 connections, and token buckets
-// for each address and each account. A connection that is silent for 30 seconds is closed, in the handshake too.
+// Limits, all of them against a client that is slow, broken or hostile: those of WebForm, 900 connections, 128 of them of one
+// address (the /64 of IPv6), and token buckets for each address and each account. A connection that is silent for 30 seconds is
+// closed, in the handshake too.
 
 import AuthorityAPI
 import ControlAPI
@@ -21,6 +22,7 @@ import WebAPI
 package struct AuthorityServer: Service {
     /// Fewer than the file descriptors that a process usually has.
     static let connectionsMax = 900
+    static let connectionsPerAddressMax = 128
 
     package struct Configuration: Sendable {
         package var host: String
@@ -79,19 +81,22 @@ package struct AuthorityServer: Service {
 
     package func run() async throws {
         let sealer = Sealer(store: store, logger: logger)
+        let limits = ConnectionLimits(
+            total: Self.connectionsMax, perPeer: Self.connectionsPerAddressMax,
+            peer: { ConnectionPeer(name: "address " + Address.source($0.remoteAddress?.ipAddress ?? "")) },
+            note: { [logger] in logger.warning("\($0)") })
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
         let application = Application(
             router: try router(sealer),
             server: try .tls(
-                WebForm.http1 { status, body in
+                WebForm.http1(limits: limits) { status, body in
                     // What is not HTTP names no asker.
                     guard let seal = await sealer.seal(status: status.code, body: Array(body), for: Asker()) else { return [:] }
                     return [.answer: seal]
                 }, tlsConfiguration: tls),
             configuration: .init(
-                address: .hostname(configuration.host, port: configuration.port), serverName: "fpx-authority",
-                availableConnectionsDelegate: MaximumAvailableConnections(Self.connectionsMax)),
+                address: .hostname(configuration.host, port: configuration.port), serverName: "fpx-authority"),
             onServerRunning: { [ready] channel in ready(channel.localAddress?.port ?? 0) },
             logger: quiet)
         try await application.run()

@@ -1,6 +1,7 @@
 // ControlServer: HTTP/1.1 and JSON over a unix stream socket.
 //
-// Limits, all of them against a client that is slow, broken or hostile: 512 connections, and those of WebForm.
+// Limits, all of them against a client that is slow, broken or hostile: 512 connections, 64 of them of one user, and those of
+// WebForm. Root and the daemon's own user always get in.
 
 import ControlAPI
 import Foundation
@@ -15,6 +16,7 @@ public import ServiceLifecycle
 /// The control plane as a service: serves until it is shut down gracefully.
 public struct ControlServer: Service {
     static let connectionsMax = 512
+    static let connectionsPerUserMax = 64
 
     private let path: String
     private let backend: any ControlBackend
@@ -44,14 +46,22 @@ public struct ControlServer: Service {
         quiet.logLevel = .warning
         let application = Application(
             router: try router(),
-            server: WebForm.http1(),
-            configuration: .init(
-                address: .unixDomainSocket(path: path), serverName: "fpxd",
-                availableConnectionsDelegate: MaximumAvailableConnections(Self.connectionsMax)),
+            server: WebForm.http1(limits: limits()),
+            configuration: .init(address: .unixDomainSocket(path: path), serverName: "fpxd"),
             onServerRunning: { [ready] _ in ready() },
             logger: quiet)
         defer { unlink(path) }
         try await application.run()
+    }
+
+    private func limits() -> ConnectionLimits {
+        ConnectionLimits(
+            total: Self.connectionsMax, perPeer: Self.connectionsPerUserMax,
+            peer: { [access] channel in
+                guard let peer = Peer(channel) else { return ConnectionPeer(name: "a user whose credentials cannot be read") }
+                return ConnectionPeer(
+                    name: "user \(peer.userID)", alwaysGetsIn: peer.userID == 0 || peer.userID == access.userID)
+            }, note: { [logger] in logger.warning("Control socket: \($0)") })
     }
 
     private func router() throws -> Router<Context> {
@@ -72,7 +82,7 @@ public struct ControlServer: Service {
     private static func check(
         _ access: AccessRule, _ context: Context, _ route: Route, _ logger: Logger
     ) async throws {
-        guard let peer = await Peer.of(context.channel) else {
+        guard let peer = try? await context.channel.eventLoop.submit({ Peer(context.channel) }).get() else {
             throw ControlFailure(.forbidden, "the peer's credentials cannot be read")
         }
         guard access.allows(peer) else {

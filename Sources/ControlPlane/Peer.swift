@@ -16,12 +16,16 @@ public struct Peer: Equatable, Sendable {
         var group: UInt32 = 0
     }
 
-    static func of(_ channel: any Channel) async -> Peer? {
+    /// On the channel's event loop. Nil: the kernel does not tell.
+    init?(_ channel: any Channel) {
         guard let provider = channel as? any SocketOptionProvider else { return nil }
-        let credentials: Credentials? = try? await provider.unsafeGetSocketOption(
-            level: NIOBSDSocket.OptionLevel(rawValue: SOL_SOCKET), name: NIOBSDSocket.Option(rawValue: SO_PEERCRED)
-        ).get()
-        return credentials.map { Peer(processID: $0.process, userID: $0.user, groupID: $0.group) }
+        let answer: EventLoopFuture<Credentials> = provider.unsafeGetSocketOption(
+            level: NIOBSDSocket.OptionLevel(rawValue: SOL_SOCKET), name: NIOBSDSocket.Option(rawValue: SO_PEERCRED))
+        var credentials: Credentials?
+        // On the channel's own loop the answer is there at once.
+        answer.assumeIsolated().whenSuccess { credentials = $0 }
+        guard let credentials else { return nil }
+        (processID, userID, groupID) = (credentials.process, credentials.user, credentials.group)
     }
 }
 

@@ -17,13 +17,16 @@ package enum WebForm {
     package static let silenceSecondsMax: Int64 = 30
 
     /// HTTP/1.1 within the limits.
-    /// - Parameter sealing: more headers for an answer that does not come from the router: the one to what is not HTTP.
+    /// - Parameters:
+    ///   - limits: of the server's connections.
+    ///   - sealing: more headers for an answer that does not come from the router: the one to what is not HTTP.
     package static func http1(
+        limits: ConnectionLimits,
         sealing: (@Sendable (HTTPResponse.Status, Data) async -> HTTPFields)? = nil
     ) -> HTTPServerBuilder {
         .http1(
             configuration: .init(
-                additionalChannelHandlers: [WhatIsNotHTTP(sealing: sealing)],
+                additionalChannelHandlers: [ConnectionGuard(limits), WhatIsNotHTTP(sealing: sealing)],
                 idleTimeout: .seconds(silenceSecondsMax),
                 httpDecoderConfiguration: .init(
                     maxHeaderFieldSize: 8 * 1024, maxHeaderListSize: 16 * 1024, maxHeaderFieldCount: 100)))

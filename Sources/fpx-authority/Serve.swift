@@ -1,5 +1,6 @@
 import ArgumentParser
 import AuthorityServer
+import Basics
 import ControlAPI
 import Foundation
 import Licensing
@@ -55,7 +56,10 @@ struct Serve: AsyncParsableCommand {
 
     func run() async throws {
         guard let place else { return }
-        let logger = Logger(label: "fpx-authority") { StreamLogHandler.standardError(label: $0) }
+        Descriptor.prepareProcess()
+        let log = Log()
+        defer { log.flush() }
+        let logger = Logger(label: "fpx-authority") { _ in log }
         let store = try files.open(creates: true, reissues: reissues)
         if let first = try await store.makeFirstKey() {
             logger.notice("Made key \(first.kid); units must trust \(files.keysFolder)/\(first.kid).pem")
@@ -70,7 +74,7 @@ struct Serve: AsyncParsableCommand {
             version: Version.number, logger: logger
         ) { port in
             let host = place.host.contains(":") ? "[\(place.host)]" : place.host
-            FileHandle.standardError.write(Data("ready: https://\(host):\(port), key \(signing)\n".utf8))
+            log.write("ready: https://\(host):\(port), key \(signing)")
         }
         var quiet = logger
         quiet.logLevel = .warning
@@ -80,4 +84,28 @@ struct Serve: AsyncParsableCommand {
             throw Refusal(reason: "\(listen): \(error)")
         }
     }
+}
+
+/// Log lines on stderr, which nobody waits for: units are answered though nobody reads it.
+private struct Log: LogHandler {
+    var logLevel = Logger.Level.info
+    var metadata: Logger.Metadata = [:]
+    private let lines = LineWriter(
+        name: "log", notice: { LineWriter.line("warning: \($0) log lines are missing here: stderr did not take them in time") },
+        write: { Descriptor.write($0, to: 2) })
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        let all = metadata.merging(event.metadata ?? [:]) { $1 }.sorted { $0.key < $1.key }
+        let words = ["\(Date.now.formatted(.iso8601))", "\(event.level)", "fpx-authority:"] + all.map { "\($0.key)=\($0.value)" }
+        write((words + ["\(event.message)"]).joined(separator: " "))
+    }
+
+    func write(_ text: String) { lines.add(LineWriter.line(text)) }
+
+    func flush() { lines.flush() }
 }
