@@ -53,20 +53,22 @@ package struct FileWatch: Sendable {
         self.changed = changed
     }
 
-    /// - Throws: `system`, where the host has no inotify instance left.
-    package func run() async throws(LicensingError) {
-        let folder = try FolderWatch(path: path)
+    /// - Parameter polls: told why changes are seen each second and not at once: the host has no inotify instance left.
+    package func run(polls: (LicensingError) -> Void = { _ in }) async {
         let (changes, news) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
-        let source = DispatchSource.makeReadSource(fileDescriptor: folder.descriptor, queue: .global())
-        source.setEventHandler { if folder.drain() { news.yield() } }
-        source.setCancelHandler { folder.close() }
-        source.activate()
-        defer { source.cancel() }
+        var watch: FolderWatch?
+        do { watch = try FolderWatch(path: path) } catch { polls(error) }
+        let folder = watch
+        let source = folder.map { DispatchSource.makeReadSource(fileDescriptor: $0.descriptor, queue: .global()) }
+        source?.setEventHandler { if folder?.drain() == true { news.yield() } }
+        source?.setCancelHandler { folder?.close() }
+        source?.activate()
+        defer { source?.cancel() }
         let told = Told(Contents(paths))
         await withTaskGroup { group in
             group.addTask {
                 while !Task.isCancelled {
-                    if folder.renew() || Contents(paths) != told.contents.withLock({ $0 }) { news.yield() }
+                    if folder?.renew() == true || Contents(paths) != told.contents.withLock({ $0 }) { news.yield() }
                     try? await Task.sleep(for: .seconds(1))
                 }
             }
@@ -81,13 +83,13 @@ package struct FileWatch: Sendable {
     }
 
     /// What is there when nothing has changed for a moment.
-    private func calmContents(_ folder: FolderWatch) async -> Contents {
+    private func calmContents(_ folder: FolderWatch?) async -> Contents {
         var contents = Contents(paths)
         for _ in 0..<Self.calmsMax {
-            let before = (folder.events, contents)
+            let before = (folder?.events, contents)
             try? await Task.sleep(for: Self.calm)
             contents = Contents(paths)
-            if before == (folder.events, contents) || Task.isCancelled { break }
+            if before == (folder?.events, contents) || Task.isCancelled { break }
         }
         return contents
     }

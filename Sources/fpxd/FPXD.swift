@@ -1,6 +1,7 @@
 // fpxd: parse, wire, run.
 
 import ArgumentParser
+import Basics
 import ControlAPI
 import ControlPlane
 import Foundation
@@ -105,7 +106,9 @@ struct FPXD: AsyncParsableCommand {
     }
 
     func run() async throws {
+        Descriptor.prepareProcess()
         let log = LineLog()
+        defer { log.flush() }
         LoggingSystem.bootstrap { _ in LineLogHandler(log: log) }
         let logger = Logger(label: "fpxd")
         do {
@@ -126,11 +129,17 @@ struct FPXD: AsyncParsableCommand {
 
     private func serve(_ daemon: Daemon) async throws {
         let manager = ServiceManager(environment: ProcessInfo.processInfo.environment)
+        let pulses = [Pulse("the reaper", longest: .seconds(1)), Pulse("housekeeping", longest: .seconds(5))]
         var services: [any Service] = [
-            Rounds.reaping(daemon, manager), Rounds.looking(daemon), Rounds.housekeeping(daemon),
+            Rounds.reaping(daemon, pulses[0]), Rounds.looking(daemon), Rounds.housekeeping(daemon, pulses[1]),
             CommitOnHangup(daemon: daemon),
             SharingService(seats: daemon.sharedSeats),
         ]
+        if let watchdog = Rounds.watchdog(
+            manager, pulses: pulses, socket: daemon.places.controlSocket, logger: daemon.logger)
+        {
+            services.append(watchdog)
+        }
         if let agent = daemon.haproxy {
             try await agent.start()
             services.append(agent)
@@ -158,5 +167,6 @@ struct FPXD: AsyncParsableCommand {
             configuration: .init(services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
         try await group.run()
         daemon.events.note(.info, .daemon, "\(Version.line) stopped; sessions in progress stay counted")
+        daemon.events.flush()
     }
 }

@@ -77,8 +77,8 @@ struct LicenseService: Service {
     private func watch(
         _ path: String, others: [String] = [], _ what: String, changed: @escaping @Sendable () async -> Void
     ) async {
-        do { try await FileWatch(path: path, others: others, changed: changed).run() } catch {
-            daemon.logger.warning("A changed \(what) is seen by `fpx commit` only: \(error)")
+        await FileWatch(path: path, others: others, changed: changed).run { error in
+            daemon.events.note(.warning, .daemon, "A changed \(what) is looked for each second, as the host tells of none: \(error)")
         }
     }
 

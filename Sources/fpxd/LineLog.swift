@@ -1,52 +1,105 @@
-// LineLog: log lines `[LEVEL] text` to standard error, where a service manager adds the time, and with the time to a file.
+// LineLog: log lines `[LEVEL] text` to standard error, where a service manager adds the time, and with the time to a file. Nobody
+// waits for a line: threads of the log's own write them.
 
+import Basics
 import Foundation
 import Logging
 import Synchronization
 
 /// Where the lines go. One for the process; any thread.
 final class LineLog: Sendable {
-    private struct State {
-        var path = ""
-        var descriptor: Int32 = -1
-        var level = Logger.Level.info
+    private let state = Mutex(Logger.Level.info)
+    private let standardError = LineWriter(name: "log-stderr", notice: { notice($0, "standard error") }) {
+        Descriptor.write($0, to: 2)
     }
-    private let state = Mutex(State())
+    private let file = LogFile()
 
     var level: Logger.Level {
-        get { state.withLock { $0.level } }
-        set { state.withLock { $0.level = newValue } }
+        get { state.withLock { $0 } }
+        set { state.withLock { $0 = newValue } }
     }
 
     /// Opens the file (again: after a rotation). Empty: no file.
     ///
     /// - Returns: why there is none, if it could not be opened.
-    func open(_ path: String) -> String? {
-        state.withLock { state in
-            if state.descriptor >= 0 { close(state.descriptor) }
-            state.path = path
-            state.descriptor = -1
-            if path.isEmpty { return nil }
-            state.descriptor = Foundation.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o640)
-            return state.descriptor < 0 ? "\(path): \(String(cString: strerror(errno)))" : nil
-        }
-    }
+    func open(_ path: String) -> String? { file.open(path) }
 
-    func reopen() -> String? { open(state.withLock { $0.path }) }
+    func reopen() -> String? { file.open(nil) }
 
     func write(_ level: Logger.Level, _ text: String) {
-        // One line is one line, whatever a peer has sent us.
-        let clean = String(String.UnicodeScalarView(text.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? " " : $0 }))
-        let line = "[\(level.rawValue.uppercased())] \(clean)\n"
-        state.withLock { state in
-            guard level >= state.level else { return }
-            put(line, to: 2)
-            if state.descriptor >= 0 { put("\(Date.now.formatted(.iso8601)) \(line)", to: state.descriptor) }
+        guard level >= self.level else { return }
+        let line = LineWriter.line("[\(level.rawValue.uppercased())] \(text)")
+        standardError.add(line)
+        file.add(line)
+    }
+
+    /// Waits until all lines are written, for a moment only: at the end of the process.
+    func flush() {
+        standardError.flush()
+        file.flush()
+    }
+
+    fileprivate static func notice(_ dropped: Int, _ place: String) -> [UInt8] {
+        LineWriter.line("[WARNING] \(dropped) log lines are missing here: \(place) did not take them in time")
+    }
+}
+
+/// The log file. Its own thread alone opens it and writes to it: the disk may be full, or hang.
+private final class LogFile: Sendable {
+    private struct Place {
+        var path = ""
+        var descriptor: Int32 = -1
+        /// Why there is no file, as it was opened last.
+        var trouble: String?
+    }
+    /// Of the thread.
+    private final class Memory: Sendable { let place = Mutex(Place()) }
+
+    private let memory: Memory
+    private let writer: LineWriter
+
+    init() {
+        let memory = Memory()
+        self.memory = memory
+        writer = LineWriter(name: "log-file", notice: { LineLog.notice($0, "the disk") }) { line in
+            let descriptor = memory.place.withLock { $0.descriptor }
+            return descriptor < 0 || Descriptor.write(line, to: descriptor)
         }
     }
 
-    private func put(_ text: String, to descriptor: Int32) {
-        _ = Array(text.utf8).withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }
+    /// - Parameter path: nil: the one of last time.
+    func open(_ path: String?) -> String? {
+        let isDone = writer.perform(within: .seconds(1)) { [memory] in
+            let old = memory.place.withLock { $0 }
+            if old.descriptor >= 0 { close(old.descriptor) }
+            var new = Place(path: path ?? old.path)
+            do throws(Refusal) { new.descriptor = try Self.open(new.path) } catch { new.trouble = error.reason }
+            memory.place.withLock { [new] in $0 = new }
+        }
+        return isDone ? memory.place.withLock { $0.trouble } : "no answer of the disk within a second"
+    }
+
+    func add(_ line: [UInt8]) {
+        if memory.place.withLock({ $0.descriptor >= 0 }) { writer.add("\(Date.now.formatted(.iso8601)) ".utf8 + line) }
+    }
+
+    func flush() { writer.flush() }
+
+    private struct Refusal: Error { var reason: String }
+
+    private static func open(_ path: String) throws(Refusal) -> Int32 {
+        if path.isEmpty { return -1 }
+        // A pipe without a reader would be waited for.
+        let descriptor = Foundation.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0o640)
+        var status = stat()
+        guard descriptor >= 0, fstat(descriptor, &status) == 0 else {
+            throw Refusal(reason: "\(path): \(String(cString: strerror(errno)))")
+        }
+        guard [S_IFREG, S_IFCHR].contains(status.st_mode & S_IFMT) else {
+            close(descriptor)
+            throw Refusal(reason: "\(path): found \(FileKind.name(of: status.st_mode)), expected a file")
+        }
+        return descriptor
     }
 }
 

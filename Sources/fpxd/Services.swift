@@ -11,13 +11,11 @@ import Synchronization
 import UnixSignals
 
 extension Rounds {
-    /// Takes back what the dead held, and says that we live. Nothing in it waits for a disk.
-    static func reaping(_ daemon: Daemon, _ manager: ServiceManager) -> Rounds {
+    /// Takes back what the dead held. Nothing in it waits for a disk.
+    static func reaping(_ daemon: Daemon, _ pulse: Pulse) -> Rounds {
         // Before the agent is started: sessions that begin without a watch are bound to no socket.
         let sockets = socketWatch(daemon)
-        return Rounds(name: "reaper", interval: .milliseconds(25)) {
-            let clock = ContinuousClock()
-            var nextWatchdog = clock.now
+        return Rounds(name: "reaper", interval: .milliseconds(25), pulse: pulse) {
             var trouble = ""
             var attendance = ProcessWatch()
             return {
@@ -27,12 +25,8 @@ extension Rounds {
                     trouble = ""
                 } catch {
                     let text = "Socket events: \(error)"
-                    if trouble != text { Task { daemon.logger.warning("\(text)") } }
+                    if trouble != text { daemon.logger.warning("\(text)") }
                     trouble = text
-                }
-                if let interval = manager.watchdogInterval, clock.now >= nextWatchdog {
-                    manager.notify("WATCHDOG=1")
-                    nextWatchdog = clock.now + interval
                 }
             }
         }
@@ -44,8 +38,8 @@ extension Rounds {
     }
 
     /// Samples, licence, events.
-    static func housekeeping(_ daemon: Daemon) -> Rounds {
-        Rounds(name: "housekeeping", interval: .seconds(1)) { { daemon.tick() } }
+    static func housekeeping(_ daemon: Daemon, _ pulse: Pulse) -> Rounds {
+        Rounds(name: "housekeeping", interval: .seconds(1), pulse: pulse) { { daemon.tick() } }
     }
 
     private static func socketWatch(_ daemon: Daemon) -> SocketWatch? {

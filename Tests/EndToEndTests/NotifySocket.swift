@@ -4,19 +4,23 @@ import Foundation
 final class NotifySocket {
     private let folder: TemporaryFolder
     private let descriptor: Int32
-    var path: String { folder.path + "/notify" }
+    let path: String
 
-    init() throws {
+    /// - Parameter place: in a folder of its own, if nil.
+    init(_ type: __socket_type = SOCK_DGRAM, at place: String? = nil) throws {
         folder = try TemporaryFolder()
-        descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
+        let path = place ?? folder.path + "/notify"
+        self.path = path
+        descriptor = socket(AF_UNIX, Int32(type.rawValue | SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
-        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: "\(folder.path)/notify".utf8) }
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
         let bound = withUnsafePointer(to: address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
+        if type == SOCK_STREAM { listen(descriptor, 16) }
         if bound != 0 { throw SocketError.system(call: "bind", code: errno) }
         var limit = timeval(tv_sec: 10, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))

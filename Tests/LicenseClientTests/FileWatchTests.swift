@@ -22,10 +22,10 @@ import Testing
     private func watching(_ body: (Count) async throws -> Void) async throws {
         let count = Count()
         let watch = FileWatch(path: path) { count.value.withLock { $0 += 1 } }
-        let task = Task { try await watch.run() }
+        let task = Task { await watch.run() }
         try await body(count)
         task.cancel()
-        try await task.value
+        await task.value
         try? FileManager.default.removeItem(atPath: folder)
     }
 
