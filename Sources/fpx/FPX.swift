@@ -55,7 +55,11 @@ struct FPX: ParsableCommand {
         if socket == "" { throw ValidationError("--socket is empty; expected a path") }
     }
 
-    static func main() { Glibc.exit(status(of: Array(CommandLine.arguments.dropFirst()))) }
+    static func main() {
+        // A reader that has gone is told by write(2), whatever this process has done before.
+        _ = signal(SIGPIPE, SIG_IGN)
+        Glibc.exit(status(of: Array(CommandLine.arguments.dropFirst())))
+    }
 
     /// Carries out a command line; its exit status.
     private static func status(of arguments: [String]) -> Int32 {

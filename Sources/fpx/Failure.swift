@@ -23,6 +23,8 @@ enum Failure: Error, Equatable {
     case badAnswer(socket: String, found: String, expected: String)
     // What this process could not do.
     case output(reason: String)
+    /// Whoever reads the output has enough of it, as `head` has: no reason to complain, and nothing more is done.
+    case readerGone
     case terminal(reason: String)
     case history(path: String)
 
@@ -32,6 +34,7 @@ enum Failure: Error, Equatable {
     /// 1: fpxd refused, or the result could not be written; 2: what was typed; 3: no answer of fpxd.
     var exitStatus: Int32 {
         switch self {
+        case .readerGone: 0
         case .unknown, .ambiguous, .incomplete, .unexpected, .badArgument, .openQuote, .openConfiguration, .lineTooLong,
             .badFilter, .badSocketPath:
             2
@@ -66,6 +69,7 @@ extension Failure: CustomStringConvertible {
         case .badAnswer(let socket, let found, let expected):
             "no answer of fpxd at \(socket.shown): found \(found.shown), expected \(expected)"
         case .output(let reason): "the output cannot be written: \(reason)"
+        case .readerGone: "nobody reads the output any more"
         case .terminal(let reason): "the terminal cannot be used: \(reason)"
         case .history(let path): "\(path.shown) is no history of fpx; it is left as it is, and nothing is added"
         }

@@ -20,7 +20,9 @@ struct Line {
     /// The most that is read as one line.
     static let bytesMax = 65536
 
-    /// Blanks separate words. Within "..." and '...' they do not; a backslash outside '...' takes the next character as it is.
+    /// Blanks separate words. Within "..." and '...' they do not. A backslash takes the next character as it is: outside of quotes any,
+    /// within "..." a quotation mark or another backslash, and before anything else it is itself, as in a pattern of grep; within '...'
+    /// it always is.
     ///
     /// Read by scalars: an accent after a quotation mark makes one character of both, and the quotation mark would be none.
     init(_ text: String) {
@@ -38,6 +40,7 @@ struct Line {
         }
         for scalar in text.unicodeScalars {
             if isEscaped {
+                if quote != nil, scalar != "\"", scalar != "\\" { append("\\", isQuoted: true) }
                 append(scalar, isQuoted: true)
                 isEscaped = false
             } else if scalar == "\\", quote != "'" {

@@ -16,11 +16,19 @@ enum Shell {
             let count = unsafe bytes[written...].withUnsafeBytes {
                 unsafe Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count)
             }
-            if count >= 0 { written += count } else if errno != EINTR { throw .output(reason: message(of: errno)) }
+            if count >= 0 {
+                written += count
+            } else if errno == EPIPE {
+                throw .readerGone
+            } else if errno != EINTR {
+                throw .output(reason: message(of: errno))
+            }
         }
     }
 
-    static func complain(_ failure: Failure) { FileHandle.standardError.write(Data("fpx: \(failure)\n".utf8)) }
+    static func complain(_ failure: Failure) {
+        if failure != .readerGone { FileHandle.standardError.write(Data("fpx: \(failure)\n".utf8)) }
+    }
 
     /// Commands from a pipe or a file, up to the first that fails.
     static func readLines(_ session: Session) throws(Failure) {
@@ -57,7 +65,10 @@ enum Shell {
                 try session.execute(try Line.tokens(of: unsafe String(cString: text)), write: write)
             } catch {
                 complain(error)
-                if case .output = error { throw error }
+                switch error {
+                case .output, .readerGone: throw error
+                default: break
+                }
             }
         }
         if session.draft != nil { try session.finish() }

@@ -196,7 +196,8 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
 @Suite struct LineTests {
     @Test(arguments: [
         ("a  b\tc", ["a", "b", "c"]), (#"set x "a b" 'c "d"'"#, ["set", "x", "a b", #"c "d""#]),
-        (#"a\ b "\"\\""#, ["a b", #""\"#]), ("a|grep b", ["a", "|", "grep", "b"]), (#""" x"#, ["", "x"]), ("", []),
+        (#"a\ b "\"\\""#, ["a b", #""\"#]), ("a|grep b", ["a", "|", "grep", "b"]),
+        (#"a "b\|c\.\\d\"" b\|c 'd\|e\\'"#, ["a", #"b\|c\.\d""#, "b|c", #"d\|e\\"#]), (#""" x"#, ["", "x"]), ("", []),
         ("# a remark", []), ("  ", []),
     ])
     func words(_ text: String, _ words: [String]) throws {
