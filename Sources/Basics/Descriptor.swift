@@ -32,10 +32,19 @@ package enum Descriptor {
         return true
     }
 
+    /// Where log lines go. A process that was started without a standard error has something else under its number, and log
+    /// lines would go there: then it is /dev/null.
+    package static let standardError: Int32 = {
+        var status = stat()
+        // What libdispatch has opened before us is of no kind.
+        return fstat(2, &status) == 0 && status.st_mode & S_IFMT != 0 ? 2 : open("/dev/null", O_WRONLY | O_CLOEXEC)
+    }()
+
     /// For the beginning of a server's life. No standard descriptor is missing, or the next file that is opened would get its
-    /// number, and log lines with it; a peer that goes away is an error of a call and not a signal; and there are as many
-    /// descriptors as the system allows, for many connections.
+    /// number; a peer that goes away is an error of a call and not a signal; and there are as many descriptors as the system
+    /// allows, for many connections.
     package static func prepareProcess() {
+        _ = standardError
         var descriptor: Int32
         repeat { descriptor = open("/dev/null", O_RDWR) } while (0...2).contains(descriptor)
         if descriptor > 2 { close(descriptor) }

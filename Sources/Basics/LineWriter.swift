@@ -1,6 +1,6 @@
-// LineWriter: lines go to a file, a pipe or a terminal on a thread of their own. Whoever has a line to write never waits: not for a
-// full disk, not for one that does not answer, not for a pipe that nobody reads. What does not fit into the queue meanwhile is
-// dropped and counted, and when lines flow again the first one says how many are missing.
+// LineWriter: lines go to a file, a pipe or a terminal on a thread of their own. Whoever has a line to write never waits: not
+// for a full disk, not for one that does not answer, not for a pipe that nobody reads. What does not fit into the queue
+// meanwhile is dropped and counted, and when lines flow again the first one says how many are missing.
 
 import Foundation
 import Synchronization

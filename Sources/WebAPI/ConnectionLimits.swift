@@ -1,9 +1,9 @@
 // ConnectionLimits: how many connections a server has at the same time, of one peer and in all.
 //
-// Nobody waits for a place. Whoever comes when the limit is reached takes the place of the connection that has waited for its peer
-// for longest: of its own peer at that peer's limit, of anybody at the limit of all. A connection waits for its peer from when it is
-// made or has got its answer until a whole request has come, and while its peer does not read the answer; trickling bytes does not
-// make it younger. So who only holds connections open holds up nobody.
+// Nobody waits for a place. Whoever comes when the limit is reached takes the place of the connection that has waited for its
+// peer for longest: of its own peer at that peer's limit, of anybody at the limit of all. A connection waits for its peer from
+// when it is made or has got its answer until a whole request has come, and while its peer does not read the answer; trickling
+// bytes does not make it younger. So who only holds connections open holds up nobody.
 
 import HTTPTypes
 import Hummingbird

@@ -92,7 +92,7 @@ private struct Log: LogHandler {
     var metadata: Logger.Metadata = [:]
     private let lines = LineWriter(
         name: "log", notice: { LineWriter.line("warning: \($0) log lines are missing here: stderr did not take them in time") },
-        write: { Descriptor.write($0, to: 2) })
+        write: { Descriptor.write($0, to: Descriptor.standardError) })
 
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
@@ -101,7 +101,8 @@ private struct Log: LogHandler {
 
     func log(event: LogEvent) {
         let all = metadata.merging(event.metadata ?? [:]) { $1 }.sorted { $0.key < $1.key }
-        let words = ["\(Date.now.formatted(.iso8601))", "\(event.level)", "fpx-authority:"] + all.map { "\($0.key)=\($0.value)" }
+        let words =
+            ["\(Date.now.formatted(.iso8601))", "\(event.level)", "fpx-authority:"] + all.map { "\($0.key)=\($0.value)" }
         write((words + ["\(event.message)"]).joined(separator: " "))
     }
 

@@ -78,7 +78,8 @@ struct LicenseService: Service {
         _ path: String, others: [String] = [], _ what: String, changed: @escaping @Sendable () async -> Void
     ) async {
         await FileWatch(path: path, others: others, changed: changed).run { error in
-            daemon.events.note(.warning, .daemon, "A changed \(what) is looked for each second, as the host tells of none: \(error)")
+            daemon.events.note(
+                .warning, .daemon, "A changed \(what) is looked for each second, as the host tells of none: \(error)")
         }
     }
 

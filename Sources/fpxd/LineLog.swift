@@ -1,5 +1,5 @@
-// LineLog: log lines `[LEVEL] text` to standard error, where a service manager adds the time, and with the time to a file. Nobody
-// waits for a line: threads of the log's own write them.
+// LineLog: log lines `[LEVEL] text` to standard error, where a service manager adds the time, and with the time to a file.
+// Nobody waits for a line: threads of the log's own write them.
 
 import Basics
 import Foundation
@@ -10,7 +10,7 @@ import Synchronization
 final class LineLog: Sendable {
     private let state = Mutex(Logger.Level.info)
     private let standardError = LineWriter(name: "log-stderr", notice: { notice($0, "standard error") }) {
-        Descriptor.write($0, to: 2)
+        Descriptor.write($0, to: Descriptor.standardError)
     }
     private let file = LogFile()
 

@@ -13,8 +13,8 @@ struct ServiceManager: Sendable {
         watchdogPatience = mine ? environment["WATCHDOG_USEC"].flatMap(Int64.init).map { .microseconds($0) } : nil
     }
 
-    /// `READY=1`, `WATCHDOG=1`, `STOPPING=1`, `STATUS=...`. Without a service manager it does nothing; one that does not read is
-    /// waited for a second, and no longer.
+    /// `READY=1`, `WATCHDOG=1`, `STOPPING=1`, `STATUS=...`. Without a service manager it does nothing; one that does not read
+    /// is waited for a second, and no longer.
     func notify(_ state: String) {
         guard let address else { return }
         let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)

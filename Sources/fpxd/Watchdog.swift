@@ -1,5 +1,5 @@
-// Watchdog: tells the service manager that fpxd lives, for as long as what it serves does: rounds come round, and the control socket
-// answers. A thread of its own asks, so that whoever hangs holds up nobody else.
+// Watchdog: tells the service manager that fpxd lives, for as long as what it serves does: rounds come round, and the control
+// socket answers. A thread of its own asks, so that whoever hangs holds up nobody else.
 
 import Basics
 import Foundation
@@ -18,7 +18,9 @@ extension Rounds {
             var told = ""
             return {
                 var trouble = pulses.filter { !$0.isBeating(within: patience) }.map { "\($0.name) has not come round" }
-                if !ControlProbe.answers(on: socket, within: patience / 2) { trouble.append("the control socket does not answer") }
+                if !ControlProbe.answers(on: socket, within: patience / 2) {
+                    trouble.append("the control socket does not answer")
+                }
                 if trouble.isEmpty { manager.notify("WATCHDOG=1") }
                 let text = trouble.joined(separator: ", ")
                 if text != told, !text.isEmpty { logger.error("The service manager is not told that fpxd lives: \(text)") }

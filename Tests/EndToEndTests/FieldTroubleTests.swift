@@ -63,9 +63,10 @@ extension EndToEnd {
             let connection = try RawConnection(daemon.controlSocket)
             var answers = 0
             for round in 0..<600 {
-                let body =
-                    #"{"path":"system global","set":{"license-overlimit":"bypass","log-level":"info","session-warning":"\#(round % 90)","#
-                    + #""usage-report":"enable"}}"#
+                let settings =
+                    #"{"license-overlimit":"bypass","log-level":"info","session-warning":"\#(round % 90)","#
+                    + #""usage-report":"enable"}"#
+                let body = #"{"path":"system global","set":\#(settings)}"#
                 connection.send("PATCH /v1/config HTTP/1.1\r\nHost: x\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
                 guard connection.isReadable(by: .now + .seconds(5)), connection.receive().flatMap(Answer.init)?.status == 200
                 else { break }
@@ -96,13 +97,20 @@ extension EndToEnd {
         }
 
         @Test func standardErrorIsClosed() throws {
-            let daemon = try DaemonControl(launcher: ["/bin/sh", "-c", "exec \"$@\" 2>&-", "sh"])
+            let folder = try TemporaryFolder()
+            let calls = folder.path + "/calls"
+            let daemon = try DaemonControl(launcher: [
+                "/bin/sh", "-c", "exec strace -f -qq -y -e trace=write -o \(calls) /bin/sh -c 'exec \"$@\" 2>&-' sh \"$@\"",
+                "sh",
+            ])
             _ = try daemon.fpx("config", "system", "global", "set", "session-warning", "70", "end")
-            let lock = try String(contentsOfFile: daemon.home + "/run/fpxd.pid", encoding: .utf8)
+            try daemon.end(by: SIGTERM)
+            let lines = folder.read("calls").split(separator: "\n").filter { $0.contains("[INFO]") }
+            #expect(lines.contains { $0.contains("session-warning 70") }, "the log file has them")
             #expect(
                 Field.row(
-                    "daemon.7", "fpxd starts without a standard error: what is in the first file it opens",
-                    expected: "a process id", found: lock.contains("[INFO]") ? "log lines" : "a process id"))
+                    "daemon.7", "fpxd starts without a standard error: log lines that go to what has its number",
+                    expected: "0", found: "\(lines.count { !$0.contains("</dev/null>") && !$0.contains("/fpxd.log>") })"))
         }
 
         /// Log and events lie on a disk that stops answering.
@@ -176,12 +184,14 @@ extension EndToEnd {
             }
             #expect(
                 Field.row(
-                    "daemon.7", "the disk of the log was full and has room again", expected: "the log says how many lines are missing",
+                    "daemon.7", "the disk of the log was full and has room again",
+                    expected: "the log says how many lines are missing",
                     found: isTold ? "the log says how many lines are missing" : "silence"))
             try daemon.end(by: SIGTERM)
         }
 
-        /// The watchdog is fed by what serves: neither a socket that does not answer nor a licence that is not judged goes unseen.
+        /// The watchdog is fed by what serves: neither a socket that does not answer nor a licence that is not judged goes
+        /// unseen.
         @Test func theWatchdogSeesWhatDoesNotServe() throws {
             let disk = try Disk()
             let manager = try NotifySocket()
