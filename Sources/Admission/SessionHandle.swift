@@ -81,10 +81,15 @@ extension PoolEngine {
         return used.word.load() & used.bit != 0
     }
 
+    private var isTableFull: Bool {
+        (0..<Layout.handleChunks / 64).allSatisfy { processWord(slot, Layout.processFullHandles + $0 * 8).load() == .max }
+    }
+
     /// Takes a free entry for a session that this process has admitted.
     ///
     /// - Returns: nil where all are in use, or no memory is left for more of them (`handleError` tells which).
     package func makeHandle(bypassed: Bool) -> SessionHandle? {
+        if isTableFull { return nil }
         let writer = currentWriter()
         // Writers start in chunks of their own, and each goes back to the entry that it has freed last.
         let start = Int(truncatingIfNeeded: writer.cursor.load()) &+ Target.index(writer.target) &* Layout.handlesOfChunk
@@ -138,7 +143,7 @@ extension PoolEngine {
 
     /// Why there is no handle.
     package var handleError: SegmentError {
-        (0..<Layout.handleChunks).allSatisfy { isUsed($0, of: slot) }
+        isTableFull
             ? .exhausted(what: "session handles of this process", limit: Limits.handles)
             : .room(path: file?.path ?? "", bytes: Layout.pageBytes, code: ENOSPC)
     }

@@ -71,7 +71,7 @@ private let question = LeaseRequest(hardware: machine, licenseId: nil, epoch: ni
             (Ask(accountKey: key, body: "{"), 400, "bad_request", "not JSON"),
             (Ask(accountKey: key, body: "{}"), 400, "bad_request", "field \"hardware\" is missing"),
             (Ask(accountKey: key, body: String(repeating: "[", count: 60_000)), 400, "bad_request", "body"),
-            (Ask(accountKey: key, body: "\u{0}\u{1}"), 400, "bad_request", "not JSON"),
+            (Ask(accountKey: key, body: "\u{0}\u{1}"), 400, "bad_request", "zero byte"),
             (body("\"version\"", "\"Version\""), 400, "bad_request", "field \"version\" is missing"),
             (body("\"version\":", "\"licenseId\":\"x\",\"version\":"), 400, "bad_request", "found field \"licenseId\""),
             (body("\"hostname\":", "\"host\":1,\"hostname\":"), 400, "bad_request", "found field \"hardware.host\""),
