@@ -5,6 +5,8 @@
 #include <ngx_event.h>
 
 #define NGX_FPX_SEGMENT "/dev/shm/fpx/segment"
+/* What is missing may be there in a moment (fpxd starts, or replaces a segment), or for long not. */
+#define NGX_FPX_FIRST_RETRY_MSEC 50
 #define NGX_FPX_RETRY_MSEC 1000
 
 /* A segment by its name. */
@@ -105,13 +107,14 @@ char *ngx_fpx_set_fail(ngx_conf_t *cf, ngx_command_t *command, void *conf) {
 
 /* ---- Attachments ---- */
 
-/* Tells the log what is wrong: once, until it changes. */
-static void ngx_fpx_report(ngx_fpx_segment_t *segment) {
+/* Tells the log what is wrong: once, until it changes. Whether it was told now. */
+static ngx_uint_t ngx_fpx_report(ngx_fpx_segment_t *segment) {
     const char *problem = fpx_last_error();
-    if (ngx_strncmp(segment->problem, problem, sizeof(segment->problem) - 1) == 0) return;
+    if (ngx_strncmp(segment->problem, problem, sizeof(segment->problem) - 1) == 0) return 0;
     ngx_cpystrn((u_char *)segment->problem, (u_char *)problem, sizeof(segment->problem));
     ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
                   "fpx: %s; sessions get the verdict of \"fpx_fail\"; this worker tries again each second", problem);
+    return 1;
 }
 
 static void ngx_fpx_detach(ngx_fpx_attachment_t *attachment) {
@@ -123,10 +126,10 @@ static void ngx_fpx_attach(ngx_event_t *event) {
     ngx_fpx_segment_t *segment = event->data;
     ngx_fpx_attachment_t *attachment = ngx_calloc(sizeof(*attachment), ngx_cycle->log);
     if (attachment == NULL || fpx_attach(segment->path, &attachment->segment) != FPX_OK) {
-        if (attachment != NULL) ngx_fpx_report(segment);
+        ngx_uint_t news = attachment != NULL && ngx_fpx_report(segment);
         ngx_free(attachment);
         event->log = ngx_cycle->log;
-        ngx_add_timer(event, NGX_FPX_RETRY_MSEC);
+        ngx_add_timer(event, news ? NGX_FPX_FIRST_RETRY_MSEC : NGX_FPX_RETRY_MSEC);
         return;
     }
     ngx_queue_insert_tail(&ngx_fpx_attachments, &attachment->link);
@@ -197,7 +200,10 @@ static void ngx_fpx_ask(ngx_fpx_segment_t *segment, ngx_fpx_session_t *session, 
     *session = (ngx_fpx_session_t){.pool = conf->pool, .verdict = conf->fail};
     if (attachment == NULL) return;
     fpx_lane **lane = &attachment->lanes[conf->pool];
-    if (*lane == NULL && fpx_lane_open(attachment->segment, conf->pool, lane) != FPX_OK) return ngx_fpx_report(segment);
+    if (*lane == NULL && fpx_lane_open(attachment->segment, conf->pool, lane) != FPX_OK) {
+        (void)ngx_fpx_report(segment);
+        return;
+    }
     session->verdict = fpx_lane_admit(*lane);
     session->lane = *lane;
     session->attachment = attachment;
