@@ -75,7 +75,7 @@ import Testing
         #expect(audits > 500)
         #expect(
             Field.row(
-                "segment.3b", "audits under load, kills, stops, changed caps and loans, frozen gates", expected: "no damage",
+                "audit.1", "audits under load, kills, stops, changed caps and loans, frozen gates", expected: "no damage",
                 found: found.map { "\($0)" } ?? "no damage"))
         workers = []
         #expect(try forbidden.end() == 0)
@@ -139,7 +139,7 @@ import Testing
         let found = keeper.audit(settings)
         #expect(
             Field.row(
-                "segment.3c", "12 million sessions begin on one lane and end on others", expected: "no damage",
+                "audit.2", "12 million sessions begin on one lane and end on others", expected: "no damage",
                 found: found.map { "\($0)" } ?? "no damage"))
     }
 
@@ -163,7 +163,7 @@ import Testing
         func row(_ what: String, _ expected: String, _ damage: (Victim) -> Void) throws {
             let text = try found(damage)
             #expect(
-                Field.row("segment.3d", what, expected: expected, found: text.contains(expected) ? expected : text), "\(text)")
+                Field.row("audit.3", what, expected: expected, found: text.contains(expected) ? expected : text), "\(text)")
         }
         func credit(_ pair: Pair, _ change: Int) {
             let old = pair.account

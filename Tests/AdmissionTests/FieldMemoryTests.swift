@@ -52,7 +52,7 @@ import Testing
         let found = error { () throws(SegmentError) in try Segment.create(path: path) }
         #expect(
             Field.row(
-                "segment.4a", "a segment is made on a full tmpfs", expected: "found no room, no file is left",
+                "memory.1", "a segment is made on a full tmpfs", expected: "found no room, no file is left",
                 found: (found.contains("found no room for 8192 bytes (ENOSPC)") ? "found no room" : found)
                     + (try FileManager.default.contentsOfDirectory(atPath: disk.path) == ["filler"] ? ", no file is left" : ""))
         )
@@ -68,13 +68,13 @@ import Testing
         let line = try worker.line()
         #expect(
             Field.row(
-                "segment.4b", "a worker attaches to a segment on a full tmpfs", expected: "an error that says so",
+                "memory.2", "a worker attaches to a segment on a full tmpfs", expected: "an error that says so",
                 found: line.hasPrefix("attached 0") && line.contains("found no room for 36864 bytes")
                     ? "an error that says so" : line))
         let keeper = error { () throws(SegmentError) in try Segment.attachKeeper(path: path) }
         #expect(
             Field.row(
-                "segment.4c", "the daemon attaches to a segment on a full tmpfs", expected: "found no room",
+                "memory.3", "the daemon attaches to a segment on a full tmpfs", expected: "found no room",
                 found: keeper.contains("found no room for 36864 bytes (ENOSPC)") ? "found no room" : keeper))
         disk.makeRoom()
         // What they have tried leaves nothing behind.
@@ -92,7 +92,7 @@ import Testing
         let handle = error { () throws(SegmentError) in try observer.handle(pool.admit()) }
         #expect(
             Field.row(
-                "segment.4d", "the first session handle of a process on a full tmpfs", expected: "found no room, not counted",
+                "memory.4", "the first session handle of a process on a full tmpfs", expected: "found no room, not counted",
                 found: (handle.contains("found no room for 4096 bytes (ENOSPC)") ? "found no room" : handle)
                     + (pool.snapshot().inUse == 0 ? ", not counted" : ", \(pool.snapshot().inUse) counted")))
         for _ in 0..<5 { #expect(lane.admit().detach() == .inspect && pool.admit().detach() == .inspect) }
@@ -129,7 +129,7 @@ import Testing
         let ended = try workers[1].end()
         #expect(
             Field.row(
-                "segment.4e", "a tmpfs fills up under workers and keeper, one worker is killed", expected: "exit 0, 0 in use",
+                "memory.5", "a tmpfs fills up under workers and keeper, one worker is killed", expected: "exit 0, 0 in use",
                 found: "exit \(ended), \(pool.snapshot().inUse) in use"))
         expectConsistent(pool, inUse: 0)
     }
@@ -145,7 +145,7 @@ import Testing
         let line = try worker.line()
         #expect(
             Field.row(
-                "segment.3a", "truncate -s \(bytes) while a worker runs", expected: "detached, exit 0",
+                "memory.6", "truncate -s \(bytes) while a worker runs", expected: "detached, exit 0",
                 found: "\(line.prefix { $0 != "," }), exit \(try worker.end())"))
         #expect(observer.place == .cut(bytes: bytes))
         _ = observer.reap()
@@ -173,7 +173,7 @@ import Testing
         let status = try worker.end()
         #expect(
             Field.row(
-                "segment.11a", "a child made by \(how) uses its parent's lane, pool and handles", expected: "detached",
+                "memory.7", "a child made by \(how) uses its parent's lane, pool and handles", expected: "detached",
                 found: line == "ok" && status == 0 ? "detached" : line))
         expectConsistent(pool, inUse: 0)
     }
@@ -184,7 +184,7 @@ import Testing
         let line = try worker.line()
         #expect(
             Field.row(
-                "segment.11b", "SIGSEGV and SIGBUS at other addresses go to the program's own handler", expected: "ok",
+                "memory.8", "SIGSEGV and SIGBUS at other addresses go to the program's own handler", expected: "ok",
                 found: line))
         #expect(try worker.end() == 0)
     }
@@ -196,7 +196,7 @@ import Testing
         let herd = try FieldWorker("herd", file.path, "510", "2", "1")
         #expect(
             Field.row(
-                "segment.6a", "510 processes ask for 3 sessions each, cap 1000",
+                "memory.9", "510 processes ask for 3 sessions each, cap 1000",
                 expected: "attached 510 inspected 1000 bypassed 530 handles 510 failed 0 error 0 ", found: try herd.line()))
         expectConsistent(pool, inUse: 1000)
         #expect(pool.snapshot().processes == 511)
@@ -204,12 +204,12 @@ import Testing
         let taken = try memoryTaken(file.path)
         #expect(
             Field.row(
-                "segment.6b", "memory of 511 processes", expected: "as said",
+                "memory.10", "memory of 511 processes", expected: "as said",
                 found: taken <= Segment.bytesTaken(processes: 511, cpus: observer.cpus) + pages ? "as said" : "\(taken) bytes"))
         let late = try FieldWorker("herd", file.path, "1", "1", "0")
         #expect(
             Field.row(
-                "segment.6c", "the 512th process", expected: "all 511 process slots are taken, counted",
+                "memory.11", "the 512th process", expected: "all 511 process slots are taken, counted",
                 found: (try late.line().contains("all 511 process slots are taken") ? "all 511 process slots are taken" : "")
                     + (observer.refusedProcesses == 1 ? ", counted" : "")))
         try herd.say()
@@ -231,7 +231,7 @@ import Testing
         let microseconds = try herd.numbers()
         #expect(
             Field.row(
-                "segment.11c", "\(processes) workers with 1000 handles each die; the next one attaches",
+                "memory.12", "\(processes) workers with 1000 handles each die; the next one attaches",
                 expected: "within \(processes * 2) ms, 0 in use",
                 found: (microseconds[0] < processes * 2000 ? "within \(processes * 2) ms" : "within \(microseconds[0]) us")
                     + ", \(pool.snapshot().inUse) in use"))
@@ -247,7 +247,7 @@ import Testing
         print("an admission by handle: \(nanoseconds) ns, table a quarter full, all taken")
         #expect(
             Field.row(
-                "segment.11d", "all 65,536 handles are taken: a further admission", expected: "at most 100 times one of before",
+                "memory.13", "all 65,536 handles are taken: a further admission", expected: "at most 100 times one of before",
                 found: nanoseconds[1] <= 100 * nanoseconds[0] ? "at most 100 times one of before" : "\(nanoseconds) ns"))
         #expect(try worker.end() == 0)
     }
@@ -269,7 +269,7 @@ import Testing
         let second = try worker.numbers()
         #expect(
             Field.row(
-                "segment.11e", "membarrier is forbidden after attach, the last free sessions are spare with another",
+                "memory.14", "membarrier is forbidden after attach, the last free sessions are spare with another",
                 expected: "refused within 100 ms, EPERM shown, \(spare) more after a reap",
                 found: (first[1] < 100_000 ? "refused within 100 ms" : "refused after \(first[1]) us")
                     + (listed?.fenceError == EPERM ? ", EPERM shown" : ", error \(listed?.fenceError ?? -1)")
@@ -286,7 +286,7 @@ import Testing
         let line = try worker.line()
         #expect(
             Field.row(
-                "segment.11f", "100 collects of spare sessions", expected: "admitted 100000 allocations 0", found: line))
+                "memory.15", "100 collects of spare sessions", expected: "admitted 100000 allocations 0", found: line))
         #expect(pool.snapshot().collects >= before + 100)
         #expect(try worker.end() == 0)
     }
@@ -300,7 +300,7 @@ import Testing
         print("a killed process with 1 GiB: \(line)")
         #expect(
             Field.row(
-                "segment.11g", "a process with 1 GiB is killed", expected: "its session is back no later than its pidfd tells",
+                "memory.16", "a process with 1 GiB is killed", expected: "its session is back no later than its pidfd tells",
                 found: line.hasPrefix("back after") && status == 0
                     ? "its session is back no later than its pidfd tells" : line))
         expectConsistent(pool, inUse: 0)

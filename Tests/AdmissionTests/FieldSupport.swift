@@ -1,43 +1,8 @@
-// What the tests of field situations need: small file systems, and worker processes in C.
+// What the tests of field situations need: worker processes in C.
 
 import Foundation
 import TestSupport
 import Testing
-
-/// A file system in memory of its own size. It is unmounted when the value goes.
-final class TemporaryFileSystem {
-    let path: String
-
-    /// Mounting takes root.
-    static let isPermitted = (try? TemporaryFileSystem(bytes: 1 << 20)) != nil
-
-    init(bytes: Int) throws {
-        var template = Array("/tmp/fpx-test.XXXXXX".utf8CString)
-        try #require(mkdtemp(&template) != nil)
-        path = String(decoding: template.dropLast().map(UInt8.init(bitPattern:)), as: UTF8.self)
-        let mount = try ChildProcess.run(["mount", "-t", "tmpfs", "-o", "size=\(bytes)", "fpx-test", path])
-        if mount.status != 0 { rmdir(path) }
-        try #require(mount.status == 0, "\(mount.text)")
-    }
-
-    deinit {
-        _ = try? ChildProcess.run(["umount", "--lazy", path])
-        rmdir(path)
-    }
-
-    /// Takes all that is left.
-    func fill() throws {
-        let descriptor = open("\(path)/filler", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
-        try #require(descriptor >= 0)
-        defer { close(descriptor) }
-        let page = [UInt8](repeating: 0, count: 4096)
-        while write(descriptor, page, page.count) > 0 {}
-        try #require(errno == ENOSPC)
-    }
-
-    /// Gives back what `fill` has taken.
-    func makeRoom() { unlink("\(path)/filler") }
-}
 
 /// A process of FieldWorker/worker.c.
 final class FieldWorker {
