@@ -76,8 +76,8 @@ start_daemon() { # CAP SEATS SESSIONS_PER_SEAT
 }
 
 sessions() { # licensed sessions and bypassed ones that there are now
-    fpx diagnose wad license | awk '/^License type:/ { ours = $3 == "furl" }
-        ours && /Current/ { printf "%s%s", $NF, /bypassed/ ? "\n" : " " }'
+    fpx diagnose wad license | awk '/^Lic type furl:/ { ours = 1 } /^Lic type fnbi:/ { ours = 0 }
+        ours && /Current Licensed Sessions:/ { now = $NF } /^Bypassed now:/ { print now, $4 + 0 }'
 }
 
 verdicts() { # how often the proxy's hook has been told inspect, and how often bypass, since the proxy (HAProxy: fpxd) started

@@ -27,7 +27,7 @@ until_true() { # WHAT COMMAND...: polls for 10 seconds
     cat "$work"/*.log >&2
     exit 1
 }
-in_use() { fpx diagnose wad license | awk '/Current licensed sessions/ { print $NF; exit }'; }
+in_use() { fpx diagnose wad license | awk '/Current Licensed Sessions/ { print $NF; exit }'; }
 in_use_is() { [ "$(in_use)" = "$1" ]; }
 free_port() { # a port that nobody listens on
     local port

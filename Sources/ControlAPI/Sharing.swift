@@ -64,6 +64,8 @@ package struct SharingReport: Codable, Equatable, Sendable {
     /// What is wrong in the pool or on the way to it, a sentence each.
     package var problems: [String]
     package var endpoints: [Endpoint]
+    /// Whether this unit shows etcd a password.
+    package var hasPassword: Bool
     /// Of a fabric whose pool has been read.
     package var ledger: Ledger?
     /// Of an HA cluster whose pool has been read.
@@ -78,7 +80,8 @@ package struct SharingReport: Codable, Equatable, Sendable {
         heartbeatMilliseconds: Int = 0, members: Int = 0, staleMembers: Int = 0, lenders: [Partner] = [],
         borrowers: [Partner] = [], own: Seats = .zero, borrowed: Seats = .zero, lent: Seats = .zero, cap: Seats = .zero,
         used: Seats = .zero, demand: Seats = .zero, usedTwice: Seats = .zero, problems: [String] = [],
-        endpoints: [Endpoint] = [], ledger: Ledger? = nil, ha: HASeats? = nil, sessionsPerSeat: Int = 0, sessions: Int = 0
+        endpoints: [Endpoint] = [], hasPassword: Bool = false, ledger: Ledger? = nil, ha: HASeats? = nil,
+        sessionsPerSeat: Int = 0, sessions: Int = 0
     ) {
         self.mode = mode
         self.group = group
@@ -104,6 +107,7 @@ package struct SharingReport: Codable, Equatable, Sendable {
         self.usedTwice = usedTwice
         self.problems = problems
         self.endpoints = endpoints
+        self.hasPassword = hasPassword
         self.ledger = ledger
         self.ha = ha
         self.sessionsPerSeat = sessionsPerSeat

@@ -103,6 +103,8 @@ package struct HASeats: Equatable, Sendable, Codable {
     }
 
     package let units: [Unit]
+    /// Registered seats of all types, of each unit.
+    package let registered: [Seats]
 
     package init(pool: Pool, type: SeatType = .furl) {
         let order = pool.rows.indices.sorted { a, b in
@@ -113,5 +115,6 @@ package struct HASeats: Equatable, Sendable, Codable {
                 serial: pool.rows[$0].serial, registered: pool.rows[$0].purchased[type],
                 adjusted: pool.plan.shares[$0].target[type])
         }
+        registered = order.map { pool.rows[$0].purchased }
     }
 }

@@ -81,7 +81,18 @@ extension CommandTable {
     private static let status = Exchange("/v1/status", as: SystemStatus.self) { Text.status($0) }
     private static let performance = Exchange("/v1/performance", as: PerformanceReport.self) { Text.performance($0) }
     private static let events = Exchange("/v1/events", query: "limit", as: EventsReport.self) { Text.events($0) }
-    private static let seats = Exchange("/v1/seats", as: SeatsReport.self) { Text.seats($0) }
+    private static let seats = Exchange(
+        "/v1/seats", as: SeatsReport.self, next: { $0.mode == "HA" ? seatsInHA($0) : nil }
+    ) {
+        Text.seats($0)
+    }
+    /// With the units of the cluster, where the pool has been read. Its JSON is that of /v1/seats.
+    private static func seatsInHA(_ seats: SeatsReport) -> Exchange {
+        Exchange("/v1/sharing", as: SharingReport.self, json: { _ in try JSONLine.seats(seats) }) { sharing in
+            try Text.check((sharing.ha?.units ?? []).map(\.serial))
+            return Text.seats(seats, cluster: sharing.ha)
+        }
+    }
     private static let detail = Exchange(
         "/v1/seats", as: SeatsReport.self, next: { $0.mode == "HA" ? detailInHA($0.license) : nil }
     ) {

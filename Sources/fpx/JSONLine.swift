@@ -32,6 +32,9 @@ enum JSONLine {
         return try object(members)
     }
 
+    /// `diagnose wad license`
+    static func seats(_ report: SeatsReport) throws -> String { try encoded(report) + "\n" }
+
     /// `show usage_report`: the very bytes that go to the authority, and a line end.
     static func usage(_ report: UsageReport) throws -> String { try encoded(report) + "\n" }
 

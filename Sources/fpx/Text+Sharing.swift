@@ -24,7 +24,7 @@ extension Text {
         var description: String { "the unit \(quoted(found)), which is no serial" }
     }
 
-    private static func check(_ serials: some Sequence<String>) throws(BadSerial) {
+    static func check(_ serials: some Sequence<String>) throws(BadSerial) {
         for serial in serials where !Row.isName(serial) { throw BadSerial(found: serial) }
     }
 
@@ -88,16 +88,29 @@ extension Text {
         return "\n" + table(rows, header: [name, "SEATS", "ENDS"])
     }
 
-    /// `get system csf`
+    /// `get system csf`: the vendor's rows, which scripts read, and behind them what is ours. Units of our fabric meet in etcd, so that
+    /// is upstream of each; they share seats and nothing else.
     static func fabric(_ report: SharingReport) -> String {
-        guard report.isFabric else { return pairs([("status", "disable")]) }
-        return pairs([
-            ("status", "enable"), ("role", report.role), ("group-name", report.group), ("serial", report.serial),
-            ("connection", report.isConnected ? "connected" : "disconnected"), ("entitled", word(report.isEntitled)),
-            ("members", String(report.members)), ("stale-members", String(report.staleMembers)),
-            ("reclaim", report.policy), ("seats-own", "\(report.own)"), ("seats-borrowed", "\(report.borrowed)"),
-            ("seats-lent", "\(report.lent)"), ("seats-allocated", "\(report.cap)"), ("seats-used", "\(report.used)"),
-        ])
+        let isFabric = report.isFabric
+        let vendors = [
+            ("status", isFabric ? "enable" : "disable"),
+            ("upstream", isFabric ? report.endpoints.map(\.url).joined(separator: ",") : ""),
+            ("group-name", isFabric ? report.group : ""),
+            ("group-password", isFabric && report.hasPassword ? "*" : ""),
+            ("downstream-access", "disable"),
+            ("license-sharing", isFabric ? "enable" : "disable"),
+            ("configuration-sync", "local"),
+            ("trusted-list", isFabric ? (report.ledger?.devices.map(\.serial) ?? []).joined(separator: " ") : ""),
+        ]
+        guard isFabric else { return pairs(vendors) }
+        return pairs(
+            vendors + [
+                ("role", report.role), ("serial", report.serial),
+                ("connection", report.isConnected ? "connected" : "disconnected"), ("entitled", word(report.isEntitled)),
+                ("members", String(report.members)), ("stale-members", String(report.staleMembers)),
+                ("reclaim", report.policy), ("seats-own", "\(report.own)"), ("seats-borrowed", "\(report.borrowed)"),
+                ("seats-lent", "\(report.lent)"), ("seats-allocated", "\(report.cap)"), ("seats-used", "\(report.used)"),
+            ])
     }
 
     /// `name                : value`

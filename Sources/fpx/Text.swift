@@ -4,6 +4,7 @@
 
 import ControlAPI
 import Foundation
+import SeatSharing
 
 enum Text {
     /// `get system status`: the first two lines are a format that programs read.
@@ -39,25 +40,33 @@ enum Text {
         return joined([line] + (license.summary.valid ? [] : [state(license.summary)]))
     }
 
-    /// `diagnose wad license`
-    static func seats(_ report: SeatsReport) -> String {
-        var lines = ["License sharing mode: \(report.mode.shown)", state(report.license)]
+    /// `diagnose wad license`: the vendor's labels, which scripts read, and behind them what is ours.
+    ///
+    /// - Parameter cluster: where the mode is HA, and the pool has been read.
+    static func seats(_ report: SeatsReport, cluster: HASeats? = nil) -> String {
+        var lines = ["Lic Sharing mode: \(report.mode.shown)"]
         for seats in report.types {
+            let type = SeatType(rawValue: seats.type)
+            let registered = zip(cluster?.units ?? [], cluster?.registered ?? []).map { unit, registered in
+                "    \(unit.serial.shown): \(type.map { registered[$0] } ?? 0)"
+            }
             lines += [
-                "",
-                "License type: \(seats.type.shown)",
-                "    Model max seats: \(seats.modelMax)",
-                "    Active seats: \(seats.activeSeats)",
-                "    Available purchased seats: \(seats.purchasedSeats)",
-                "    Available fabric seats: \(seats.fabricSeats)",
-                "    Available HA seats: \(seats.haSeats)",
-                "    Max licensed session: \(seats.maxSessions)",
-                "    Current licensed sessions: \(seats.currentSessions)",
-                "    Current bypassed sessions: \(seats.currentBypassed)",
-                "    Max bypassed sessions: \(seats.maxBypassed)",
+                "Lic type \(seats.type.shown):",
+                "  Model Max Seat: \(seats.modelMax)",
+                "  Active Seat: \(seats.activeSeats)",
+                "  Available Purchased Seat: \(seats.purchasedSeats)",
+                "  Available Fabric Seat: \(seats.fabricSeats)",
+                "  Available HA Seat: \(seats.haSeats)",
+            ]
+            if report.mode == "HA" { lines += ["  License Seats Registered:"] + registered }
+            lines += [
+                "  Max Licensed Session: \(seats.maxSessions)",
+                "  Current Licensed Sessions: \(seats.currentSessions)",
+                "  Max bypassed Sessions: \(seats.maxBypassed)",
             ]
         }
-        return joined(lines)
+        let bypassed = report.types.map { "\($0.type.shown) \($0.currentBypassed)" }.joined(separator: ", ")
+        return joined(lines + ["Bypassed now: \(bypassed)", state(report.license)])
     }
 
     /// What fpxd of another version might not tell.

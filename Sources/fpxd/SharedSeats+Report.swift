@@ -124,6 +124,7 @@ extension SharedSeats {
             report.group = state.settings[isHA ? Setting.haGroupName : Setting.csfGroupName]
             report.role = state.settings[isHA ? Setting.haRole : Setting.csfRole]
             report.endpoints = link.client.endpoints.map { SharingReport.Endpoint(url: $0.url, state: $0.state) }
+            report.hasPassword = !state.settings[Setting.sharingPasswordFile].isEmpty
             report.policy = state.settings[Setting.sharingReclaim]
             report.sessionsPerSeat = state.sessionsPerSeat
             report.sessions = pools[0].snapshot().inUse

@@ -40,7 +40,7 @@ extension Samples {
             own: Seats(furl: 40, fnbi: 0, fcas: 0), borrowed: Seats(furl: 6, fnbi: 0, fcas: 0),
             cap: Seats(furl: 46, fnbi: 0, fcas: 0), used: Seats(furl: 45, fnbi: 0, fcas: 0),
             demand: Seats(furl: 45, fnbi: 0, fcas: 0),
-            endpoints: [.init(url: "https://192.0.2.21:2379", state: "in use")],
+            endpoints: [.init(url: "https://192.0.2.21:2379", state: "in use")], hasPassword: true,
             ledger: Ledger(pool: pool(.fabric, [.root, .member]), viewer: viewer, isDisconnected: isDisconnected),
             sessionsPerSeat: 25, sessions: 1105)
     }

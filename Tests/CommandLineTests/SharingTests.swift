@@ -134,8 +134,14 @@ import Testing
         #expect(
             Text.fabric(Samples.sharing) == """
                 status              : enable
-                role                : root
+                upstream            : https://192.0.2.21:2379
                 group-name          : lab
+                group-password      : *
+                downstream-access   : disable
+                license-sharing     : enable
+                configuration-sync  : local
+                trusted-list        : FPXMEMB02 FPXROOT01
+                role                : root
                 serial              : FPXROOT01
                 connection          : connected
                 entitled            : yes
@@ -153,8 +159,39 @@ import Testing
             Text.fabric(Samples.sharing(role: .member, viewer: "FPXMEMB02", isDisconnected: true))
                 .contains("\nconnection          : disconnected\n"))
         for report in [SharingReport(mode: "None"), Samples.cluster] {
-            #expect(Text.fabric(report) == "status              : disable\n")
+            #expect(
+                Text.fabric(report).split(separator: "\n").map { $0.trimmingCharacters(in: [" "]) } == [
+                    "status              : disable", "upstream            :", "group-name          :", "group-password      :",
+                    "downstream-access   : disable", "license-sharing     : disable", "configuration-sync  : local",
+                    "trusted-list        :",
+                ])
         }
+    }
+
+    @Test func theSeatsOfAClusterUnderTheVendorsLabels() throws {
+        let daemon = try TestDaemon(Samples.answerInHA)
+        func run(_ words: String...) throws -> Ended { try Program.run(words, socket: daemon.socket) }
+        let text = try run("diagnose", "wad", "license").output
+        #expect(
+            text.hasPrefix(
+                """
+                Lic Sharing mode: HA
+                Lic type furl:
+                  Model Max Seat: 500
+                  Active Seat: 40
+                  Available Purchased Seat: 40
+                  Available Fabric Seat: 0
+                  Available HA Seat: 0
+                  License Seats Registered:
+                    FPXROOT01: 40
+                    FPXMEMB02: 40
+                  Max Licensed Session: 1000
+                  Current Licensed Sessions: 812
+                  Max bypassed Sessions: 17
+                Lic type fnbi:
+                """), "\(text)")
+        #expect(text.contains("    FPXMEMB02: 0\n"))
+        #expect(try run("--json", "diagnose", "wad", "license").output.contains(#""mode":"HA""#))
     }
 
     @Test func theCluster() {

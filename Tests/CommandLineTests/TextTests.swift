@@ -58,41 +58,36 @@ import Testing
     @Test func seatsHaveABlockForEachType() {
         #expect(
             Text.seats(Samples.seats()) == """
-                License sharing mode: None
+                Lic Sharing mode: None
+                Lic type furl:
+                  Model Max Seat: 500
+                  Active Seat: 40
+                  Available Purchased Seat: 40
+                  Available Fabric Seat: 0
+                  Available HA Seat: 0
+                  Max Licensed Session: 1000
+                  Current Licensed Sessions: 812
+                  Max bypassed Sessions: 17
+                Lic type fnbi:
+                  Model Max Seat: 500
+                  Active Seat: 0
+                  Available Purchased Seat: 0
+                  Available Fabric Seat: 0
+                  Available HA Seat: 0
+                  Max Licensed Session: 0
+                  Current Licensed Sessions: 0
+                  Max bypassed Sessions: 0
+                Lic type fcas:
+                  Model Max Seat: 500
+                  Active Seat: 0
+                  Available Purchased Seat: 0
+                  Available Fabric Seat: 0
+                  Available HA Seat: 0
+                  Max Licensed Session: 0
+                  Current Licensed Sessions: 0
+                  Max bypassed Sessions: 0
+                Bypassed now: furl 0, fnbi 0, fcas 0
                 License state: Active
-
-                License type: furl
-                    Model max seats: 500
-                    Active seats: 40
-                    Available purchased seats: 40
-                    Available fabric seats: 0
-                    Available HA seats: 0
-                    Max licensed session: 1000
-                    Current licensed sessions: 812
-                    Current bypassed sessions: 0
-                    Max bypassed sessions: 17
-
-                License type: fnbi
-                    Model max seats: 500
-                    Active seats: 0
-                    Available purchased seats: 0
-                    Available fabric seats: 0
-                    Available HA seats: 0
-                    Max licensed session: 0
-                    Current licensed sessions: 0
-                    Current bypassed sessions: 0
-                    Max bypassed sessions: 0
-
-                License type: fcas
-                    Model max seats: 500
-                    Active seats: 0
-                    Available purchased seats: 0
-                    Available fabric seats: 0
-                    Available HA seats: 0
-                    Max licensed session: 0
-                    Current licensed sessions: 0
-                    Current bypassed sessions: 0
-                    Max bypassed sessions: 0
 
                 """)
     }

@@ -193,7 +193,7 @@ final class DaemonControl: Sendable {
     /// What `diagnose wad license` says is in use of type furl.
     func inUseByCommand() throws -> Int {
         let text = try fpx("diagnose", "wad", "license")
-        let line = try #require(text.split(separator: "\n").first { $0.contains("Current licensed sessions:") })
+        let line = try #require(text.split(separator: "\n").first { $0.contains("Current Licensed Sessions:") })
         return try #require(Int(line.split(separator: " ").last ?? ""))
     }
 }
