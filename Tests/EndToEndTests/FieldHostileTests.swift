@@ -51,6 +51,9 @@ extension EndToEnd {
                             with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
                                 connection.recv(65536)
                                 connection.sendall(answer)
+                                # What is left unread when a socket is closed resets the connection.
+                                connection.settimeout(5)
+                                while connection.recv(65536): pass
                         except OSError: pass
                     """, certificates.path("server.pem"), certificates.path("server.key"), folder.path + "/answer",
                 ], output: folder.path + "/output")
@@ -107,5 +110,128 @@ extension EndToEnd {
                     expected: "body: found JSON of more than 16 levels, expected at most 16", found: message))
             #expect(used < 1)
         }
+    }
+}
+
+extension EndToEnd.FieldHostile {
+    /// Connections that ask nothing, held open by a process of another user, or of many addresses.
+    private func idle(_ script: String, as user: [String] = [], count: Int) throws -> (ProxyProcess, TemporaryFolder) {
+        let folder = try TemporaryFolder()
+        let process = try ProxyProcess(
+            user + [
+                "/usr/bin/python3", "-c",
+                """
+                import socket, time, resource
+                resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+                held = []
+                for i in range(\(count)):
+                    \(script)
+                    held.append(s)
+                print('held', flush=True)
+                time.sleep(600)
+                """,
+            ], output: folder.path + "/output")
+        expectEventually("\(count) connections are made: \(folder.read("output"))") { folder.read("output").contains("held") }
+        return (process, folder)
+    }
+
+    private func seconds(_ body: () throws -> Void) rethrows -> Double {
+        let start = ContinuousClock.now
+        try body()
+        return (ContinuousClock.now - start) / .seconds(1)
+    }
+
+    /// What a genuine request takes, to the row's words: no more than some seconds of a busy machine over what it takes alone.
+    private func words(_ seconds: Double, alone: Double) -> String {
+        seconds < max(1, 3 * alone) ? "at once" : "after \(Int(seconds)) s"
+    }
+
+    @Test(arguments: [
+        ("1,000 idle connections from the unit's own address", 1000, "s = socket.create_connection(('127.0.0.1', PORT))"),
+        (
+            "1,000 idle connections from 50 addresses", 1000,
+            "s = socket.create_connection(('127.0.0.1', PORT), source_address=('127.0.1.%d' % (i % 50 + 1), 0))"
+        ),
+    ])
+    func idleConnectionsToTheAuthority(_ name: String, _ count: Int, _ script: String) throws {
+        let authority = try AuthorityControl()
+        let daemon = try DaemonControl(authority: authority)
+        expectEventually("the first licence") { daemon.log.contains("We store license on disk") }
+        let alone = try seconds { _ = try daemon.fpx("set", "renew_license") }
+        let port = try #require(authority.flags[1].split(separator: ":").last)
+        let held = try idle(script.replacing("PORT", with: String(port)), count: count)
+        var status: Int32 = 0
+        let took = try seconds { status = try daemon.ask("set", "renew_license").status }
+        withExtendedLifetime(held) {}
+        #expect(status == 0)
+        #expect(
+            Field.row(
+                "daemon.9", "\(name) to the authority: a genuine unit renews", expected: "at once",
+                found: words(took, alone: alone)))
+        #expect(authority.log.contains("Too many connections"))
+    }
+
+    @Test(.enabled(if: geteuid() == 0, "needs root, to become somebody else"))
+    func idleConnectionsToTheControlSocket() throws {
+        let daemon = try DaemonControl()
+        let fpx = daemon.folder.path + "/fpx"
+        try FileManager.default.copyItem(atPath: try Programs.path("fpx"), toPath: fpx)
+        chmod(daemon.home, 0o755)
+        func user(_ id: Int) -> [String] {
+            ["/usr/bin/setpriv", "--reuid", "\(id)", "--regid", "www-data", "--clear-groups"]
+        }
+        func ask(_ user: [String]) throws -> Int32 {
+            let words = user + [fpx, "--socket", daemon.controlSocket, "get", "system", "status"]
+            return try run(words[0], Array(words.dropFirst())).status
+        }
+        let alone = try seconds { _ = try ask(["/usr/bin/env"]) }
+        let script = "s = socket.socket(socket.AF_UNIX); s.connect('\(daemon.controlSocket)')"
+        // As many users as it takes to reach the limit of all.
+        let held = try (0..<10).map { try idle(script, as: user(60_000 + $0), count: $0 == 0 ? 600 : 100) }
+        for (name, user) in [("root", ["/usr/bin/env"]), ("another user", user(61_000)), ("the same user", user(60_000))] {
+            var status: Int32 = 0
+            let took = try seconds { status = try ask(user) }
+            #expect(status == 0)
+            #expect(
+                Field.row(
+                    "daemon.9", "1,500 idle connections of users of the group to the control socket: \(name) asks",
+                    expected: "at once", found: words(took, alone: alone)))
+        }
+        // Nobody keeps root out, and root keeps no one out.
+        let ours = try (0..<600).map { _ in try RawConnection(daemon.controlSocket) }
+        var status: Int32 = 1
+        let took = try seconds { status = try ask(["/usr/bin/env"]) }
+        #expect(status == 0)
+        #expect(
+            Field.row(
+                "daemon.9", "600 idle connections of root to the control socket: root asks", expected: "at once",
+                found: words(took, alone: alone)))
+        #expect(daemon.log.contains("Control socket: Too many connections"))
+        withExtendedLifetime((held, ours)) {}
+    }
+
+    /// Who asks much and reads no answer holds a place no more than who asks nothing.
+    @Test(.enabled(if: geteuid() == 0, "needs root, to become somebody else"))
+    func answersThatNobodyReads() throws {
+        let daemon = try DaemonControl()
+        chmod(daemon.home, 0o755)
+        let script =
+            "s = socket.socket(socket.AF_UNIX); s.connect('\(daemon.controlSocket)'); "
+            + "s.setblocking(False); s.send(b'GET /v1/openapi.json HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' * 200)"
+        let user = ["/usr/bin/setpriv", "--reuid", "60000", "--regid", "www-data", "--clear-groups"]
+        let held = try idle(script, as: user, count: 64)
+        let fpx = daemon.folder.path + "/fpx"
+        try FileManager.default.copyItem(atPath: try Programs.path("fpx"), toPath: fpx)
+        var status: Int32 = 0
+        let took = try seconds {
+            status = try run(user[0], user.dropFirst() + [fpx, "--socket", daemon.controlSocket, "get", "system", "status"])
+                .status
+        }
+        withExtendedLifetime(held) {}
+        #expect(status == 0)
+        #expect(
+            Field.row(
+                "daemon.9", "64 connections that read no answer to the control socket: the same user asks", expected: "at once",
+                found: words(took, alone: 1)))
     }
 }
