@@ -1,8 +1,9 @@
 #!/bin/bash
 # Coverage-guided fuzzing of what reads the bytes of others, under the address sanitizer: run.sh [SECONDS] [TARGET]
 # Each target runs for SECONDS (5) from its corpus, Tests/Fuzz/corpus/TARGET, and checks what it reads besides waiting for a
-# crash; an input that takes 2 seconds is a finding too. The last line is "FUZZ: N targets, M executions, 0 findings". A finding is kept in .build/fuzz/findings, and ends the
-# run of its target. KEEP=1 puts the smallest set of inputs that covers as much in the place of the corpus.
+# crash; an input that takes 5 seconds is a finding too. The last line is "FUZZ: N targets, M executions, 0 findings". A finding is
+# kept in .build/fuzz/findings, and ends the run of its target. Each core runs one. KEEP=1 puts the smallest set of inputs that
+# covers as much in the place of the corpus.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-5}
@@ -47,10 +48,8 @@ build() { # MODULE
     SPOE) sources="Sources/SPOE/SPOPReader.swift Sources/SPOE/SPOPFrame.swift Sources/SPOE/SPOPConnection.swift
         Sources/SPOE/EndLines.swift" ;;
     Licensing)
-        library Basics
         sources="$(grep -LE '^import JWTKit|TrustedKeys' Sources/Licensing/*.swift) $out/Basics.o -I $out" ;;
     CommandLine)
-        library Basics
         library SeatSharing
         library ControlAPI
         sources="$(grep -LE '^import (NIO|ArgumentParser|CLineEditor)|ControlClient' Sources/fpx/*.swift)
@@ -80,40 +79,60 @@ mkdir -p $out/findings
 TMPDIR=$(mktemp -d)
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
-for module in $(cut -d' ' -f2 <<<"$targets" | uniq); do build "$module"; done
+results=$TMPDIR/results
+touch "$results"
+
+# Waits for a free core; what fails in the background ends this, too.
+cores=$(nproc)
+free_core() { while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do wait -n; done; }
+all_done() { while [ -n "$(jobs -p)" ]; do wait -n; done; }
+
+library Basics # which several of them use
+for module in $(cut -d' ' -f2 <<<"$targets" | uniq); do
+    free_core
+    build "$module" &
+done
+all_done
 
 # Swift's own report of a crash would stand before libFuzzer's, which says where the input is.
 export SWIFT_BACKTRACE=enable=no
-count=0 executions=0 findings=0
-while read -r target module length; do
-    corpus=Tests/Fuzz/corpus/$target
-    seeds=$corpus
+
+# Runs a target, prints its line, and adds its executions, or `finding`, to the results.
+fuzz() { # TARGET MODULE LENGTH
+    local target=$1 module=$2 length=$3 status=0 input done coverage
+    local corpus=Tests/Fuzz/corpus/$target new=$out/new/$target log=$out/$target.log
+    local seeds=$corpus
     [ "$target" != spop ] || seeds="$corpus Tests/SPOETests/Corpus"
-    new=$out/new/$target
-    log=$out/$target.log
     mkdir -p "$new"
     # A program does the target that it is named after.
     ln -sf "$module" "$out/$target"
-    status=0
-    "$out/$target" -max_total_time="$seconds" -max_len="$length" -timeout=2 -rss_limit_mb=2048 -print_final_stats=1 \
+    # shellcheck disable=SC2086
+    "$out/$target" -max_total_time="$seconds" -max_len="$length" -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$out/findings/$target-" "$new" $seeds >"$log" 2>&1 || status=$?
     if [ $status != 0 ]; then
-        findings=$((findings + 1))
+        echo finding >>"$results"
         grep -aE 'Fatal error|ERROR:' "$log" | head -2 || tail -5 "$log"
         input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
         echo "$target: FOUND a fault; its log is $log${input:+; again: $out/$target $input}"
-        continue
+        return
     fi
     done=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     coverage=$(sed -nE 's/^#[0-9]+\s+DONE +cov: ([0-9]+).*/\1/p' "$log")
     [ -n "$done" ] && [ -n "$coverage" ] || { echo "$target: found no figures in $log" >&2; exit 1; }
     if [ "${KEEP:-0}" = 1 ]; then
-        rm -rf "$out/merged" && mkdir "$out/merged"
-        "$out/$target" -set_cover_merge=1 -use_counters=0 -max_len="$length" "$out/merged" "$new" $corpus >>"$log" 2>&1
-        rm -rf "$corpus" && cp -r "$out/merged" "$corpus"
+        rm -rf "$out/merged/$target" && mkdir -p "$out/merged/$target"
+        "$out/$target" -set_cover_merge=1 -use_counters=0 -max_len="$length" "$out/merged/$target" "$new" "$corpus" >>"$log" 2>&1
+        rm -rf "$corpus" && cp -r "$out/merged/$target" "$corpus"
     fi
     echo "$target: $done executions, $coverage places covered, $(find "$corpus" -type f | wc -l) inputs in the corpus"
-    count=$((count + 1)) executions=$((executions + done))
+    echo "$done" >>"$results"
+}
+
+while read -r target module length; do
+    free_core
+    fuzz "$target" "$module" "$length" &
 done <<<"$targets"
-echo "FUZZ: $((count + findings)) targets, $executions executions, $findings findings"
-[ $findings = 0 ]
+all_done
+awk '$1 == "finding" { findings++; next } { count++; executions += $1 }
+    END { printf "FUZZ: %d targets, %d executions, %d findings\n", count + findings, executions, findings; exit findings > 0 }' \
+    "$results"
