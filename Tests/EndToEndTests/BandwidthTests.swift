@@ -42,7 +42,7 @@ private struct Site {
                     """,
                 stream: "fpx on; server { listen 127.0.0.1:\(streamPort); proxy_pass 127.0.0.1:\(plainPort); }",
                 httpListen: httpListen))
-        observer = try Segment.attach(path: control.segmentPath)
+        observer = try control.attach()
     }
 
     func port(_ face: Face) -> UInt16 { face == .http ? nginx.httpPort : streamPort }
@@ -263,7 +263,7 @@ extension EndToEnd.Bandwidth {
     @Test func haproxyTellsAtTheEnd() throws {
         let control = try DaemonControl()
         let haproxy = try HAProxy(agent: control.runFolder)
-        let observer = try Segment.attach(path: control.segmentPath)
+        let observer = try control.attach()
         let stream = try haproxy.open(.stream)
         #expect(stream.outcome == .inspect)
         try stream.socket.send(String(repeating: "y", count: 100_000))
@@ -349,6 +349,7 @@ extension EndToEnd.Bandwidth {
         try Segment.create(path: path)
         defer { unlink(path) }
         let segment = try Segment.attach(path: path)
+        defer { segment.detach() }
         let host = HostSegment(segment, former: [], pools: 3, maker: .init(make: { throw CancellationError() }, publish: {}))
         let pools = host.hostPools
         try pools[1].report(bytesIn: 777, out: 777)

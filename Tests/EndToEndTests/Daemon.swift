@@ -32,6 +32,7 @@ final class DaemonControl: Sendable {
     private let process: Mutex<ProxyProcess?>
     /// Looks at the segment without going by the daemon: quick enough to sample, and there while the daemon is not.
     private let observer: Mutex<Segment?>
+    private let attachments = Mutex<[Segment]>([])
     private let epoch = Atomic(0)
 
     var home: String { folder.path + "/home" }
@@ -75,6 +76,7 @@ final class DaemonControl: Sendable {
 
     deinit {
         observer.withLock { $0?.detach() }
+        attachments.withLock { for segment in $0 { segment.detach() } }
         process.withLock { $0 = nil }
         unlink(segmentPath)
         unlink(segmentPath + ".sessions")
@@ -118,6 +120,13 @@ final class DaemonControl: Sendable {
             throw EndToEndError.notReady(what: "fpxd", log: log)
         }
         try observer.withLock { if $0 == nil { $0 = try Segment.attach(path: segmentPath) } }
+    }
+
+    /// An attachment of this process, as a worker; it ends with this object.
+    func attach() throws -> Segment {
+        let segment = try Segment.attach(path: segmentPath)
+        attachments.withLock { $0.append(segment) }
+        return segment
     }
 
     var processID: pid_t? {

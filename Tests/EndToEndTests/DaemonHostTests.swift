@@ -51,7 +51,7 @@ extension EndToEnd.DaemonOnItsHost {
         let block = [UInt8](repeating: UInt8(ascii: "\n"), count: 4096)
         while write(pipe, block, block.count) > 0 {}
         try #require(rename(hanging, events) == 0)
-        let segment = try Segment.attach(path: daemon.segmentPath)
+        let segment = try daemon.attach()
         let pool = try segment.pool(0)
         #expect(pool.admit().detach() == .inspect)
         expectEventually("an event is about to be written") { daemon.log.contains("Licensed sessions of furl: 1 of 1 in use") }

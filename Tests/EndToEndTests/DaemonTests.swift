@@ -18,7 +18,7 @@ extension EndToEnd.DaemonTests {
         #expect(
             try daemon.fpx("diagnose", "wad", "license", "detail")
                 == "Purchased License Seat: 40\nAvailable License Seat: 40\nMax Licensed Session: 1000\n")
-        let segment = try Segment.attach(path: daemon.segmentPath)
+        let segment = try daemon.attach()
         #expect(try segment.pool(0).cap == 1000)
         #expect(try segment.pool(1).cap == 0)
         #expect(try segment.pool(2).cap == 50)
@@ -82,9 +82,8 @@ extension EndToEnd.DaemonTests {
             #expect(status.contains("active seat 0"), "\(state): \(status)")
             #expect(status.contains("License reason: "), "\(state): \(status)")
             #expect(try daemon.fpx("diagnose", "wad", "license", "detail").contains("Max Licensed Session: 0\n"), "\(state)")
-            let segment = try Segment.attach(path: daemon.segmentPath)
+            let segment = try daemon.attach()
             #expect(try segment.pool(0).admit().verdict == .bypass, "\(state)")
-            segment.detach()
             // Over one in force: that one is kept.
             try good.write(to: URL(filePath: daemon.licenseFile))
             _ = try daemon.fpx("commit")
@@ -102,7 +101,7 @@ extension EndToEnd.DaemonTests {
         let file = daemon.home + "/fpxd.yaml"
         try "# ours\nsession-warning: 70  # percent\n".write(toFile: file, atomically: true, encoding: .utf8)
         _ = try daemon.fpx("commit")
-        let segment = try Segment.attach(path: daemon.segmentPath)
+        let segment = try daemon.attach()
         let pool = try segment.pool(0)
         #expect(pool.admit().verdict == .bypass)
         #expect(
@@ -177,7 +176,7 @@ extension EndToEnd.DaemonTests {
 
     @Test func hangupIsCommit() throws {
         let daemon = try DaemonControl(cap: 5)
-        let segment = try Segment.attach(path: daemon.segmentPath)
+        let segment = try daemon.attach()
         try daemon.sign(cap: 7)
         kill(try #require(daemon.processID), SIGHUP)
         try expectEventually("the new licence is in force") { try segment.pool(0).cap == 7 }
@@ -245,13 +244,13 @@ extension EndToEnd.DaemonTests {
         try Data(repeating: 7, count: 1 << 20).write(to: URL(filePath: copy))
         let other = try DaemonControl(segment: copy, cap: 2)
         #expect(other.log.contains("made anew"), "\(other.log)")
-        #expect(try Segment.attach(path: copy).pool(0).cap == 2)
+        #expect(try other.attach().pool(0).cap == 2)
     }
 
     /// Workers admit and release without pause while the daemon is killed and started again and again.
     @Test func killingTheDaemonChangesNothingForWorkers() throws {
         let daemon = try DaemonControl(cap: 50)
-        let segment = try Segment.attach(path: daemon.segmentPath)
+        let segment = try daemon.attach()
         let pool = try segment.pool(0)
         let wrong = Atomic(0)
         let rounds = Atomic(0)

@@ -194,7 +194,7 @@ final class SharingUnit: Sendable {
     init(_ serial: String, seats: Int?, license: [String] = [], _ settings: [String: String]) throws {
         self.serial = serial
         daemon = try DaemonControl(cap: nil)
-        segment = try Segment.attach(path: daemon.segmentPath)
+        segment = try daemon.attach()
         pool = try segment.pool(0)
         load = SessionLoad(pool)
         if let seats {
@@ -206,10 +206,9 @@ final class SharingUnit: Sendable {
 
     deinit {
         load.stop()
-        segment.detach()
     }
 
-    /// Several, one after the other: what runs programs on several threads at a time hands the pipes of one to another.
+    /// Several, one after the other.
     ///
     /// - Parameter settings: of each unit, over those of all.
     static func start(
