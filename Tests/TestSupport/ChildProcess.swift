@@ -1,8 +1,8 @@
 // ChildProcess: the programs that tests start, by posix_spawn.
 //
-// Foundation's Process reads past the end of a directory entry of /proc/self/fd, and so dies when a process has more descriptors
-// open than fit in one buffer (some 1,365). Here the child closes what it inherits by one system call, and this process counts
-// nothing.
+// Foundation's Process reads past the end of a directory entry of /proc/self/fd, and so may die when a process has more
+// descriptors open than fit in one buffer (1,365). Here the child closes what it inherits by one system call, and this process
+// counts nothing.
 
 import CTestSupport
 import Foundation
