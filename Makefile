@@ -15,7 +15,7 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES := libnuma-dev liburcu-dev libedit-dev libsqlite3-dev pkg-config gcc g++ binutils make
 PROXIES := nginx-core nginx-dev libnginx-mod-stream haproxy
 SHARING := etcd-server etcd-client
-TEST_PACKAGES := spin valgrind openssl curl sqlite3 tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES) $(SHARING) iproute2 iptables strace faketime
+TEST_PACKAGES := spin valgrind openssl curl sqlite3 tmux zsh fish nghttp2-client python3-jwt python3-cryptography $(PROXIES) $(SHARING) iproute2 iptables strace faketime systemd util-linux e2fsprogs
 
 .PHONY: run demo demo-fabric test field setup setup-tests build daemon integrations install bench benchmarks bench-hooks bench-authority crash torture storm simulate chaos model numa fresh fuzz tsan library lint format golden clean help
 

@@ -15,10 +15,26 @@
  * any thread at the same time. Nothing here starts a thread. Only fpx_attach and fpx_detach take a lock, and what admits and
  * releases allocates nothing but an error's text: a thread that is stopped anywhere never holds up another one.
  *
- * Processes. Attach in the process that does the work: after fork, not before. A child does not inherit an attachment: what
- * it calls with the parent's segment and lanes returns FPX_E_DETACHED, or FPX_BYPASS where it returns a verdict, and counts
- * nothing. A process that dies, however, gives back all it held as soon as any other process reaps (fpxd does, each 25 ms).
- * fpxd may stop, die or restart at any time: admissions go on.
+ * Processes. Attach in the process that does the work: after fork, not before. A child does not inherit an attachment, however
+ * it was made (fork, _Fork, a raw clone without CLONE_VM): what it calls with the parent's segment and lanes returns
+ * FPX_E_DETACHED, or FPX_BYPASS where it returns a verdict, and counts nothing. 511 processes can be attached at the same time.
+ * A process that dies gives back all it held as soon as any other process reaps (fpxd does, each 25 ms), once the kernel has
+ * taken down its memory: that takes it 1.2 s for 2 GiB. fpxd may stop, die or restart at any time: admissions go on.
+ *
+ * A replaced segment. When the file is gone or the memory damaged, fpxd puts another segment in its place, within a second or
+ * so. The old one admits nobody from then on. So when a verdict is not FPX_INSPECT, look at fpx_is_current. Where it is false,
+ * attach to the path again, open lanes there, and ask again; if that fails, try again in a second. End each session where it
+ * began, and fpx_detach from the old segment when its last session has ended.
+ *
+ * Memory. What a process may touch is reserved when it attaches, and for handles as they are used, so that a full file system
+ * is an error of that call and not a signal later. Memory can be lost all the same (somebody cuts the file), and a child of a
+ * raw clone has none. Therefore the first fpx_attach installs handlers of SIGBUS and SIGSEGV, which act on addresses within a
+ * segment alone: the process is detached there, and goes on. All else goes to the handler that was there before. If the
+ * program installs its own ones later, they should pass on what is not theirs in the same way.
+ *
+ * Rights. fpx_attach needs to read and write the file, to see /proc, and the system calls membarrier, fallocate, fcntl
+ * and mmap. A sandbox that is put up later should leave membarrier and fallocate: without the one a process gets the verdict
+ * for what is over the limit while the last free sessions are spare with others, without the other no more handles.
  *
  * Errors. Functions that return int give FPX_OK (0) or a negative FPX_E_*; fpx_last_error() then says, for this thread,
  * what was found and what was expected. Functions that return a verdict give FPX_BLOCK for wrong arguments and FPX_BYPASS
@@ -38,7 +54,7 @@ extern "C" {
 enum {
     FPX_OK = 0,
     FPX_E_SYSTEM = -1,    /* a system call failed: fpx_last_error() names it and its errno */
-    FPX_E_FORMAT = -2,    /* not a segment, another version, another size, or damaged */
+    FPX_E_FORMAT = -2,    /* not a segment, another version, another size, damaged, or replaced */
     FPX_E_ARGUMENT = -3,  /* a null pointer or a number out of range */
     FPX_E_LIMIT = -4,     /* no process slot, lane or session handle is left */
     FPX_E_HANDLE = -5,    /* a handle that is not in use: released twice, foreign, or of a dead process */
@@ -93,8 +109,8 @@ typedef struct fpx_pool_stats {
     fpx_verdict over_limit; /* FPX_BYPASS or FPX_BLOCK */
 } fpx_pool_stats;
 
-/* Attaches this process to the segment in `path` (UTF-8). Takes a process slot (64 in all) and some microseconds. On failure
- * *segment is NULL. */
+/* Attaches this process to the segment in `path` (UTF-8). Takes one of 511 process slots, memory (36 KiB and a page for each
+ * CPU) and some microseconds. On failure *segment is NULL. */
 int fpx_attach(const char *path, fpx_segment **segment);
 /* Gives back all sessions of this process and its slot. Handles, lanes and the segment pointer stay safe to pass: every
  * later call answers FPX_E_DETACHED. No other thread may be inside a call on the segment meanwhile. What stays of an attachment
