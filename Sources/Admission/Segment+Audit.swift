@@ -23,6 +23,17 @@ public struct Damage: Error, Equatable, Sendable, CustomStringConvertible {
     public var description: String { "found \(word) \(found), expected \(expected)" }
 }
 
+/// Which file it is, on this host.
+public struct FileNumber: Hashable, Sendable {
+    public let device: UInt64
+    public let inode: UInt64
+
+    public init(device: UInt64, inode: UInt64) {
+        self.device = device
+        self.inode = inode
+    }
+}
+
 /// What the keeper has set a pool to.
 public struct PoolSettings: Equatable, Sendable {
     public var cap: Int
@@ -98,6 +109,9 @@ extension Segment {
         unsafe Word(base, at: Layout.headerReplaced).store(1)
         for engine in engines { if isSound { engine.setCap(0, loan: .none) } else { engine.close() } }
     }
+
+    /// The file of this segment, whatever has its name now.
+    public var fileNumber: FileNumber { FileNumber(device: file.device, inode: file.inode) }
 
     /// How the file of this segment stands to the one that has its name now.
     public var place: SegmentPlace { file.place(size: Layout.size(cpus: cpus)) }

@@ -319,15 +319,14 @@ extension Segment {
     /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to
     /// the segment does nothing from now on.
     ///
+    /// Do it also where the memory was lost: the descriptor, and what is left of the mapping, with its lock, are given back here.
     /// No other thread of this process may be inside a call on the segment meanwhile.
     public func detach() {
-        guard isAttached else { return }
-        if slot != Layout.keeperSlot {
+        if isAttached, slot != Layout.keeperSlot {
             for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }
         }
         file.close()
-        unsafe fpx_unguard_memory(base)
-        unsafe _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
+        unsafe fpx_discard_memory(base)
     }
 
     /// Whether this is the segment to start sessions in: attached, and not replaced by another of the same name. Where it is not,

@@ -27,8 +27,8 @@ public enum SegmentPlace: Equatable, Sendable {
 final class SegmentFile: Sendable {
     let path: String
     private let descriptor: Atomic<Int32>
-    private let device: UInt64
-    private let inode: UInt64
+    let device: UInt64
+    let inode: UInt64
 
     init(_ descriptor: Int32, path: String) throws(SegmentError) {
         var status = fpx_file_status()

@@ -35,11 +35,10 @@ public func fpx_attach(
 public func fpx_detach(_ segment: OpaquePointer?) -> Int32 {
     guard let segment = unsafe segment else { return missingSegment("fpx_detach") }
     let attachment = unsafe attachment(segment).pointee
-    guard attachment.isAttached, attachment.detached.compareExchange(0, 1).exchanged else {
-        return detached()
-    }
+    let isAttached = attachment.isAttached
+    guard attachment.detached.compareExchange(0, 1).exchanged else { return detached() }
     unsafe attachment.segment.takeUnretainedValue().detach()
-    return ok
+    return isAttached ? ok : detached()
 }
 
 @c @implementation

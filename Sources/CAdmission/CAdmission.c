@@ -73,8 +73,8 @@ static void install(void) {
     (void)sigaction(SIGSEGV, &action, &before_segv);
 }
 
-/* In a child of a raw clone: fills the places of its parent's mappings, so that no segment that it attaches to comes to lie where
- * its parent's lanes lead. */
+/* In a child of a raw clone: fills the places of its parent's mappings, so that no segment that it attaches to comes to lie
+ * where its parent's lanes lead. */
 static void forget_parent(void) {
     for (guard *each = guards; each; each = each->next)
         if (each->size && each->process != getpid() && fpx_map_nothing_new((void *)each->address, each->size) == 0)
@@ -111,6 +111,16 @@ void fpx_unguard_memory_held(void *address) {
 void fpx_unguard_memory(void *address) {
     pthread_mutex_lock(&guard_mutex);
     fpx_unguard_memory_held(address);
+    pthread_mutex_unlock(&guard_mutex);
+}
+
+void fpx_discard_memory(void *address) {
+    guard *entry = guards;
+    while (entry && !(entry->size && entry->address == (uintptr_t)address && entry->process == getpid())) entry = entry->next;
+    if (!entry) return; /* a child's parent has it; or it has been discarded */
+    pthread_mutex_lock(&guard_mutex);
+    if (entry->size) (void)fpx_map_nothing(address, entry->size);
+    entry->size = 0;
     pthread_mutex_unlock(&guard_mutex);
 }
 

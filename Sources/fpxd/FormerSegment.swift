@@ -5,6 +5,7 @@
 
 import Admission
 import CAdmission
+import Synchronization
 
 /// Who was attached to a segment, and what each may have had of each pool.
 struct Attendance: Sendable {
@@ -13,9 +14,26 @@ struct Attendance: Sendable {
         let processID: Int
         let startTime: UInt64
         /// Sessions at most, of each pool. Nil: it cannot be told.
-        let claims: [Int?]
+        var claims: [Int?]
         /// Whether this process' number can be looked up from here: it is in another process namespace otherwise.
         let isVisible: Bool
+
+        /// One of which nothing is known but that it is there.
+        init(slot: Int, processID: Int = 0, pools: Int) {
+            self.slot = slot
+            self.processID = processID
+            startTime = fpx_process_start(Int32(clamping: processID))
+            claims = Array(repeating: nil, count: pools)
+            isVisible = startTime != 0
+        }
+
+        init(_ process: AttachedProcess, claims: [Int?]) {
+            slot = process.slot
+            processID = process.processID
+            startTime = process.startTime
+            self.claims = claims
+            isVisible = startTime != 0 && fpx_process_start(Int32(clamping: processID)) == startTime
+        }
     }
 
     var processes: [Process] = []
@@ -28,25 +46,41 @@ struct Attendance: Sendable {
     init(_ segment: Segment, pools: Int) {
         let claims = (0..<pools).map { segment.claims(pool: $0) }
         processes = segment.processes().filter { $0.slot != segment.slot && $0.isAlive }.map { process in
-            Process(
-                slot: process.slot, processID: process.processID, startTime: process.startTime,
-                claims: claims.map { $0[process.slot] ?? nil },
-                isVisible: process.startTime != 0 && fpx_process_start(Int32(clamping: process.processID)) == process.startTime)
+            Process(process, claims: claims.map { $0[process.slot] ?? nil })
         }
         free = (0..<pools).map { pool in max(0, (try? segment.pool(pool).snapshot().free) ?? 0) }
+    }
+
+    /// Who is in a segment whose words are not to be trusted: as they say where they make sense, else as they last did.
+    ///
+    /// Memory can say that nobody is there, and who has come since it was last looked at is not in `last`. What cannot lie is
+    /// who holds a slot's lock; and where the memory, and with it the locks, is lost: who has the file open.
+    init(ofDamaged segment: Segment, last: Attendance, pools: Int) {
+        self = last
+        guard segment.isAttached else {
+            let known = Set(processes.map(\.processID))
+            let others = OpenFiles.holders(of: segment).subtracting(known)
+            processes += others.map { Process(slot: -1, processID: $0, pools: pools) }
+            return
+        }
+        let now = Attendance(segment, pools: pools)
+        processes = (0..<Limits.processes).filter { $0 != segment.slot && segment.holds(slot: $0) }.map { slot in
+            let before = last.processes.first { $0.slot == slot }
+            guard var process = now.processes.first(where: { $0.slot == slot }) else {
+                return before ?? Process(slot: slot, pools: pools)
+            }
+            if let before, before.processID == process.processID {
+                process.claims = zip(process.claims, before.claims).map { $0 ?? $1 }
+            }
+            return process
+        }
     }
 }
 
 final class FormerSegment: Sendable {
-    private enum Knowledge: Sendable {
-        /// Its words are sound: they tell who has what.
-        case exact
-        /// Its words are not to be trusted.
-        case attendance(Attendance)
-    }
-
     let segment: Segment
-    private let knowledge: Knowledge
+    /// Nil: its words are sound, and tell who has what.
+    private let attendance: Mutex<Attendance?>
     /// What the pools were capped at: no process has more.
     private let caps: [Int]
 
@@ -54,20 +88,17 @@ final class FormerSegment: Sendable {
     init(_ segment: Segment, attendance: Attendance?, caps: [Int]) {
         self.segment = segment
         self.caps = caps
-        knowledge = attendance.map { .attendance($0) } ?? .exact
+        self.attendance = Mutex(attendance)
     }
 
     /// Sessions of a pool that may still be in progress. Never fewer than are.
     func taken(pool: Int) -> Int {
-        switch knowledge {
-        case .exact: return max(0, (try? segment.pool(pool).taken) ?? 0)
-        case .attendance(let attendance):
-            let present = attendance.processes.filter(isPresent)
-            guard !present.isEmpty else { return 0 }
-            let claims = present.reduce(0) { $0 + ($1.claims[pool] ?? caps[pool]) }
-            // Memory that is gone says nothing of what was taken since it was last looked at.
-            return min(claims + (segment.isAttached ? 0 : attendance.free[pool]), max(caps[pool], claims))
-        }
+        guard let attendance = attendance.withLock({ $0 }) else { return max(0, (try? segment.pool(pool).taken) ?? 0) }
+        let present = attendance.processes.filter(isPresent)
+        guard !present.isEmpty else { return 0 }
+        let claims = present.reduce(0) { $0 + ($1.claims[pool] ?? caps[pool]) }
+        // Memory that is gone says nothing of what was taken since it was last looked at.
+        return min(claims + (segment.isAttached ? 0 : attendance.free[pool]), max(caps[pool], claims))
     }
 
     private func isPresent(_ process: Attendance.Process) -> Bool {
@@ -77,19 +108,22 @@ final class FormerSegment: Sendable {
         return !process.isVisible || fpx_process_start(Int32(clamping: process.processID)) == process.startTime
     }
 
+    /// Leaves out who has left: a process closes the file of lost memory with the last session that it has begun there. Each
+    /// second, for it looks through the descriptors of processes.
+    func look() {
+        if segment.isAttached { return }
+        guard let present = attendance.withLock({ $0 })?.processes else { return }
+        let gone = present.filter { $0.isVisible && !OpenFiles.holds($0.processID, segment) }.map(\.processID)
+        attendance.withLock { $0?.processes.removeAll { gone.contains($0.processID) } }
+    }
+
     /// Gives back what dead processes held.
     /// - Returns: how many were found dead.
-    func reap() -> Int {
-        guard case .exact = knowledge else { return 0 }
-        return segment.reap()
-    }
+    func reap() -> Int { attendance.withLock { $0 == nil } ? segment.reap() : 0 }
 
     /// Whether nothing of it is left.
     var isOver: Bool {
-        switch knowledge {
-        case .exact:
-            segment.processes().allSatisfy { $0.slot == segment.slot } && caps.indices.allSatisfy { taken(pool: $0) == 0 }
-        case .attendance(let attendance): !attendance.processes.contains(where: isPresent)
-        }
+        if let attendance = attendance.withLock({ $0 }) { return !attendance.processes.contains(where: isPresent) }
+        return segment.processes().allSatisfy { $0.slot == segment.slot } && caps.indices.allSatisfy { taken(pool: $0) == 0 }
     }
 }

@@ -165,7 +165,8 @@ final class HostSegment: Sendable {
     ///
     /// - Parameter move: takes the sessions of wire hooks over to a new segment.
     func look(note: Note, move: (_ next: Segment, _ stop: () -> Void) throws -> Void) {
-        let current = segment
+        let (current, former) = segments.withLock { ($0.current, $0.former) }
+        for segment in former { segment.look() }
         guard let fault = fault(of: current) else {
             let attendance = Attendance(current, pools: pools)
             seen.withLock { $0.attendance = attendance }
@@ -220,7 +221,8 @@ final class HostSegment: Sendable {
             next.detach()
             throw error
         }
-        let attendance = fault.isSound ? nil : presence(in: old)
+        let attendance =
+            fault.isSound ? nil : Attendance(ofDamaged: old, last: seen.withLock { $0.attendance }, pools: pools)
         applying.withLock { _ in
             retire(old, attendance: attendance, caps.withLock { $0.applied })
             segments.withLock { $0.current = next }
@@ -234,23 +236,8 @@ final class HostSegment: Sendable {
         let rest =
             fault.isSound
             ? "\(going) of the old one stay counted until they end"
-            : "at most \(going) of the old one stay counted until their processes have left it (a reload of the proxies sees to it)"
+            : "at most \(going) of the old one stay counted until their processes have left it"
         note(.critical, "\(fault.description); replaced: new sessions are counted in a new one, and \(rest)")
-    }
-
-    /// Who is in a segment that is not to be trusted: as its words say where they make sense, else as they last did.
-    private func presence(in segment: Segment) -> Attendance {
-        let last = seen.withLock { $0.attendance }
-        guard segment.isAttached else { return last }
-        var now = Attendance(segment, pools: pools)
-        let known = Dictionary(last.processes.map { ($0.slot, $0) }) { first, _ in first }
-        now.processes = now.processes.map { process in
-            guard let before = known[process.slot], before.processID == process.processID else { return process }
-            return Attendance.Process(
-                slot: process.slot, processID: process.processID, startTime: process.startTime,
-                claims: zip(process.claims, before.claims).map { $0 ?? $1 }, isVisible: process.isVisible)
-        }
-        return now
     }
 
     /// - Parameter settings: what its pools were set to.

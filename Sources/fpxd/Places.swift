@@ -203,33 +203,23 @@ final class Places: Sendable {
     ///
     /// - Parameter note: told what is there and cannot be followed.
     func attachFormer(besides current: Segment, note: (String) -> Void) -> [Segment] {
-        var seen: Set<[UInt64]> = []
+        var seen: Set<FileNumber> = []
         var former: [Segment] = []
-        for process in (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? [] where Int32(process) != nil {
-            let folder = "/proc/\(process)/fd"
-            for descriptor in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] {
-                let link = "\(folder)/\(descriptor)"
-                guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: link),
-                    target == segment + " (deleted)" || target == nextSegment + " (deleted)"
-                else { continue }
-                var status = stat()
-                guard stat(link, &status) == 0, seen.insert([UInt64(status.st_dev), UInt64(status.st_ino)]).inserted else {
-                    continue
+        for descriptor in OpenFiles.named([segment, nextSegment])
+        where descriptor.isRemoved && seen.insert(descriptor.file).inserted {
+            do {
+                let found = try Segment.attachKeeper(path: segment, file: descriptor.link)
+                let unknown = found.handlesInUse()
+                for handle in unknown { try? found.release(handle) }
+                let held = found.processes().filter { $0.slot != found.slot && $0.isAlive }
+                if held.isEmpty { found.detach() } else { former.append(found) }
+                if !unknown.isEmpty {
+                    note(
+                        "\(unknown.count) sessions of wire hooks in a removed segment cannot be followed: they are not counted"
+                    )
                 }
-                do {
-                    let found = try Segment.attachKeeper(path: segment, file: link)
-                    let unknown = found.handlesInUse()
-                    for handle in unknown { try? found.release(handle) }
-                    let held = found.processes().filter { $0.slot != found.slot && $0.isAlive }
-                    if held.isEmpty { found.detach() } else { former.append(found) }
-                    if !unknown.isEmpty {
-                        note(
-                            "\(unknown.count) sessions of wire hooks in a removed segment cannot be followed: they are not counted"
-                        )
-                    }
-                } catch {
-                    note("Process \(process) uses a removed segment that cannot be followed: \(error)")
-                }
+            } catch {
+                note("Process \(descriptor.processID) uses a removed segment that cannot be followed: \(error)")
             }
         }
         return former

@@ -172,8 +172,20 @@ final class DaemonControl: Sendable {
         _ = try fpx("config", "system", "global", "set", "license-overlimit", "\(policy)", "end")
     }
 
+    /// The segment that has the name now, as far as there is one.
+    private func current() throws -> Segment {
+        try observer.withLock { observer in
+            let segment = try #require(observer)
+            if !segment.isCurrent, let next = try? Segment.attach(path: segmentPath) {
+                segment.detach()
+                observer = next
+            }
+            return try #require(observer)
+        }
+    }
+
     func figures() throws -> Figures {
-        let segment = try #require(observer.withLock { $0 })
+        let segment = try current()
         let snapshot = try segment.pool(0).snapshot()
         let workers = segment.processes().count { $0.slot != segment.slot && $0.slot != Limits.processes - 1 }
         return Figures(inUse: snapshot.inUse, bypassed: snapshot.bypassed, workers: workers)

@@ -113,14 +113,13 @@ typedef struct fpx_pool_stats {
  * CPU) and some microseconds. On failure *segment is NULL. */
 int fpx_attach(const char *path, fpx_segment **segment);
 /* Gives back all sessions of this process and its slot. Handles, lanes and the segment pointer stay safe to pass: every
- * later call answers FPX_E_DETACHED. No other thread may be inside a call on the segment meanwhile. What stays of an attachment
- * is some 16 KiB and its address space, so do not attach and detach for each session. */
+ * later call answers FPX_E_DETACHED. So does this one where the memory was lost, and gives back the descriptor. No other thread
+ * may be inside a call on the segment meanwhile. What stays of an attachment is some 16 KiB and its address space, so do not
+ * attach and detach for each session. */
 int fpx_detach(fpx_segment *segment);
 /* Whether this process is attached: false in a forked child. */
 bool fpx_is_attached(const fpx_segment *segment);
-/* Whether new sessions belong here: attached, and no other segment has taken the name of this one. A few loads: look when a
- * verdict is not FPX_INSPECT. Where it is false, attach again for new sessions, release those of this segment with its own lanes
- * and handles, and detach from it when the last has ended. */
+/* Whether new sessions belong here: attached, and not replaced by another segment (see above). A few loads. */
 bool fpx_is_current(const fpx_segment *segment);
 
 /* Opens a lane (16 for each process) of a pool for the calling thread; a closed lane may be opened again by another. */
