@@ -121,6 +121,8 @@ extension EndToEnd.FieldSegmentTests {
         #expect(!deadline, "no worker has come to the new segment: \(control.log) \(nginx.log)")
         control.awaitReplacement()
         load.stop()
+        // Workers see the end of the load's last connections a moment later.
+        try expectEventually("the held ones are left") { try control.inUseByCommand() == 10 }
         let more = try nginx.open(30, face)
         held += more
         let highest = sampler.stop()
