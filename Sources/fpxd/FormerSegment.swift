@@ -38,9 +38,9 @@ struct Attendance: Sendable {
 
     var processes: [Process] = []
     /// Sessions that were free, of each pool: whoever was there may have taken them since.
-    var free: [Int] = []
-
-    init() {}
+    var free: [Int]
+    /// What was licensed of each pool then.
+    private var caps: [Int]
 
     /// - Parameter pools: how many pools the daemon sets.
     init(_ segment: Segment, pools: Int) {
@@ -48,15 +48,21 @@ struct Attendance: Sendable {
         processes = segment.processes().filter { $0.slot != segment.slot && $0.isAlive }.map { process in
             Process(process, claims: claims.map { $0[process.slot] ?? nil })
         }
-        free = (0..<pools).map { pool in max(0, (try? segment.pool(pool).snapshot().free) ?? 0) }
+        let all = (0..<pools).map { try? segment.pool($0) }
+        free = all.map { max(0, $0?.snapshot().free ?? 0) }
+        caps = all.map { $0?.settings.sum ?? 0 }
     }
 
     /// Who is in a segment whose words are not to be trusted: as they say where they make sense, else as they last did.
     ///
     /// Memory can say that nobody is there, and who has come since it was last looked at is not in `last`. What cannot lie is
     /// who holds a slot's lock; and where the memory, and with it the locks, is lost: who has the file open.
-    init(ofDamaged segment: Segment, last: Attendance, pools: Int) {
+    ///
+    /// - Parameter caps: of each pool now: what has been added since `last` was free too.
+    init(ofDamaged segment: Segment, last: Attendance, caps: [Int]) {
         self = last
+        let pools = caps.count
+        for pool in 0..<pools { free[pool] += max(0, caps[pool] - last.caps[pool]) }
         guard segment.isAttached else {
             let known = Set(processes.map(\.processID))
             let others = OpenFiles.holders(of: segment).subtracting(known)

@@ -31,8 +31,8 @@ final class HostSegment: Sendable {
 
     private struct Seen {
         /// When the segment was last found in order.
-        var attendance = Attendance()
-        var refusedProcesses = 0
+        var attendance: Attendance
+        var refusedProcesses: Int
         var fenceErrors: Set<Int> = []
         var trouble = ""
     }
@@ -52,7 +52,7 @@ final class HostSegment: Sendable {
     private let caps: Mutex<Caps>
     /// Held while caps are made those of the engine; `caps` and `segments` may be taken within it.
     private let applying = Mutex(())
-    private let seen = Mutex(Seen())
+    private let seen: Mutex<Seen>
 
     /// - Parameters:
     ///   - former: segments that have lost the name before this process was there, attached as keeper.
@@ -63,8 +63,10 @@ final class HostSegment: Sendable {
         let found = (0..<pools).map { Self.settings(segment, $0) }
         segments = Mutex(Segments(current: segment, traffic: Array(repeating: Traffic(), count: pools)))
         caps = Mutex(Caps(wanted: found, applied: found))
+        // The memory can be lost before the first look.
+        seen = Mutex(
+            Seen(attendance: Attendance(segment, pools: pools), refusedProcesses: segment.refusedProcesses))
         for segment in former { retire(segment, attendance: nil, found) }
-        seen.withLock { $0.refusedProcesses = segment.refusedProcesses }
     }
 
     // MARK: what others read
@@ -221,15 +223,17 @@ final class HostSegment: Sendable {
             next.detach()
             throw error
         }
-        let attendance =
-            fault.isSound ? nil : Attendance(ofDamaged: old, last: seen.withLock { $0.attendance }, pools: pools)
+        let last = seen.withLock { $0.attendance }
         applying.withLock { _ in
-            retire(old, attendance: attendance, caps.withLock { $0.applied })
+            let applied = caps.withLock { $0.applied }
+            let attendance = fault.isSound ? nil : Attendance(ofDamaged: old, last: last, caps: applied.map(\.sum))
+            retire(old, attendance: attendance, applied)
             segments.withLock { $0.current = next }
             let found = (0..<pools).map { Self.settings(next, $0) }
             caps.withLock { $0.applied = found }
             applyAll()
         }
+        seen.withLock { $0.attendance = Attendance(next, pools: pools) }
         // From here on workers come. If it fails the next look finds a segment without its name.
         try maker.publish()
         let going = (0..<pools).reduce(0) { $0 + takenBefore(pool: $1) }
@@ -242,8 +246,8 @@ final class HostSegment: Sendable {
 
     /// - Parameter settings: what its pools were set to.
     private func retire(_ segment: Segment, attendance: Attendance?, _ settings: [PoolSettings]) {
-        let caps = settings.map { $0.cap + $0.borrowed }
-        segments.withLock { $0.former.append(FormerSegment(segment, attendance: attendance, caps: caps)) }
+        let former = FormerSegment(segment, attendance: attendance, caps: settings.map(\.sum))
+        segments.withLock { $0.former.append(former) }
     }
 
     /// What the segment counts and nobody would see.
@@ -270,4 +274,9 @@ final class HostSegment: Sendable {
                     + "\(process.fenceError)); near the limit fpxd collects spare sessions in its place: allow the system call")
         }
     }
+}
+
+extension PoolSettings {
+    /// Sessions that may be in progress.
+    var sum: Int { cap + borrowed }
 }
