@@ -8,6 +8,9 @@ DAEMON := .build/static/release
 STATIC = $(SWIFT) build -c release --static-swift-stdlib --scratch-path .build/static
 OUT ?= dist
 PREFIX ?= /usr/local
+# All issues once more before the summary of a long test run.
+ISSUES_LAST = awk '/ Test run with [0-9]+ test/ {summary = $$0; next} {print; fflush()} / recorded an issue/ {issues = issues $$0 "\n"} \
+  END {printf "%s", issues; if (summary) print summary}'
 # Network namespaces are root's to make.
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
@@ -37,7 +40,7 @@ test: setup-tests build-tests integrations ## All tests; closes on the test runn
 	SWIFT=$(SWIFT) Tests/Fuzz/run.sh 5
 	GLIBC_TUNABLES=glibc.pthread.rseq=0 $(SWIFT) test --skip-build --filter 'AdmissionTests.(PoolTests|HandleTests|ModelTests|ConcurrencyTests|KeeperTests)'
 	$(AS_ROOT) .build/debug/Chaos --runs 5 --seed $${SEED:-$$RANDOM}
-	FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel
+	set -o pipefail; FPX_DIST=$(abspath $(OUT)) $(SWIFT) test --skip-build --no-parallel 2>&1 | $(ISSUES_LAST)
 
 field: setup-tests build-tests integrations ## Situations from the field alone, as a table: situation, expected, found
 	@mkdir -p $(OUT) && rm -f $(OUT)/field.tsv
