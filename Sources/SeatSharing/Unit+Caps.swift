@@ -124,10 +124,10 @@ extension Unit {
         return gives
     }
 
-    /// Whether loans of the present terms are on record.
+    /// Whether loans of the present terms are on record, as lent in this pool.
     var isRecorded: Bool {
         mutations.contains(.noRecord)
-            || (record.terms.takeBack >= terms.takeBack && record.terms.keep >= terms.keep)
+            || (!isElsewhere && record.terms.takeBack >= terms.takeBack && record.terms.keep >= terms.keep)
     }
 
     /// The most that may be lent: what is on record, and will still be when the record being written is there.
@@ -145,7 +145,7 @@ extension Unit {
         let needed = planned.raised(to: committed).lowered(to: most)
         var wanted = LentRecord(seats: Seats { needed[$0] + needed[$0] / 4 }.lowered(to: most), terms: terms)
         if !loans.isEmpty { wanted.terms = wanted.terms.raised(to: record.terms) }
-        let isEnough = record.seats.covers(needed) && record.terms == wanted.terms
+        let isEnough = record.seats.covers(needed) && record.terms == wanted.terms && !isElsewhere
         guard !isEnough || record != wanted && now - recordedAt >= pace.term / 3 else { return }
         recordPending = wanted
         recordedAt = now

@@ -27,9 +27,7 @@ extension Unit {
             // Not there, or nothing that can be read: it is written anew. What a process before this one has lent is not found.
             if !isEstablished {
                 isNew = hasNoRecord && revision == 0
-                if carries, !isNew, let learning, ownRevision != revision {
-                    effects.append(.notice(.lentUnknown(learning.seats)))
-                }
+                if !isNew { noticeUnknown(revision) }
             }
             ownRevision = revision
             return
@@ -42,8 +40,9 @@ extension Unit {
             establish()
         } else if !isEstablished, row.incarnation != incarnation {
             // Of the process before this one. It is gone, and what it may still have sent fails at the revision.
+            if isElsewhere { noticeUnknown(revision) }
             ownRevision = revision
-            if carries, !row.isLearning { carry(row) }
+            if carries, !isElsewhere, !row.isLearning { carry(row) }
         } else if !mutations.contains(.noFence) {
             isFenced = true
             effects.append(
@@ -53,6 +52,12 @@ extension Unit {
                             serial: configuration.serial, found: "process \(Row.hexadecimal(row.incarnation))",
                             expected: Row.hexadecimal(incarnation)))))
         }
+    }
+
+    /// What is lent for longer than time, and this pool does not tell of it.
+    private mutating func noticeUnknown(_ revision: Int) {
+        guard carries, let learning, ownRevision != revision else { return }
+        effects.append(.notice(.lentUnknown(learning.seats)))
     }
 
     /// What is lent for longer than time: the row that the first write of this process replaces says it.

@@ -4,7 +4,7 @@
 // asked and the owner from when it granted; so the borrower has always stopped before the owner begins, whatever the network
 // does. docs/SHARING.md has the protocol, its rules by letter, and the bounds.
 
-/// What a unit is told by its settings. The mode and the names hold for the life of a process.
+/// What a unit is told by its settings. The mode and the names hold for its life.
 package struct UnitConfiguration: Equatable, Sendable {
     package var cluster: String
     package var serial: String
@@ -165,6 +165,8 @@ package struct Unit: Sendable {
     package internal(set) var entitlement: Entitlement
     let mutations: Mutations
     let hasNoRecord: Bool
+    /// What is on record was lent in another pool: no row in this one tells of it.
+    var isElsewhere: Bool
 
     // Of the row in etcd.
     var sequence = 0
@@ -220,11 +222,12 @@ package struct Unit: Sendable {
     var effects: [Effect] = []
 
     /// - Parameters:
-    ///   - incarnation: random, new for each process.
+    ///   - incarnation: random, new for each process, and for each unit that follows another within it.
     ///   - record: as it was last remembered on this unit. Nil, where the file is lost: then all may be lent.
+    ///   - isElsewhere: what is on record was lent in another pool.
     package init(
-        _ configuration: UnitConfiguration, entitlement: Entitlement, incarnation: UInt64, record: LentRecord?, now: Instant,
-        mutations: Mutations = []
+        _ configuration: UnitConfiguration, entitlement: Entitlement, incarnation: UInt64, record: LentRecord?,
+        isElsewhere: Bool = false, now: Instant, mutations: Mutations = []
     ) {
         self.configuration = configuration
         self.entitlement = entitlement
@@ -235,6 +238,7 @@ package struct Unit: Sendable {
         let known = record ?? LentRecord(seats: Seats(Seats.limit), terms: terms)
         self.record = known
         hasNoRecord = record == nil
+        self.isElsewhere = isElsewhere
         lastWrite = Instant(.min)
         lastRead = Instant(.min)
         poolAt = Instant(.min)
@@ -301,6 +305,7 @@ package struct Unit: Sendable {
             guard record == recordPending else { return }
             self.record = record
             recordPending = nil
+            isElsewhere = false
         }
     }
 

@@ -15,10 +15,14 @@ import Testing
         var own: (row: Row, revision: Int)?
         var effects: [Effect] = []
 
-        init(_ configuration: UnitConfiguration, purchased: Int, incarnation: UInt64 = 0xA, record: LentRecord?) {
+        init(
+            _ configuration: UnitConfiguration, purchased: Int, incarnation: UInt64 = 0xA, record: LentRecord?,
+            isElsewhere: Bool = false
+        ) {
             let entitlement = Entitlement(purchased: Seats(purchased), modelMax: Seats(500), until: .forever)
             unit = Unit(
-                configuration, entitlement: entitlement, incarnation: incarnation, record: record, now: now)
+                configuration, entitlement: entitlement, incarnation: incarnation, record: record, isElsewhere: isElsewhere,
+                now: now)
             reader = PoolReader(cluster: configuration.cluster, mode: configuration.mode, term: configuration.term)
         }
 
@@ -135,5 +139,56 @@ import Testing
         place.now = place.now + 3600 * .second
         place.step(.tick(unixTime: 0))
         #expect(place.unit.cap(at: place.now) == Seats(1))
+    }
+
+    /// A unit that has come from another pool may have been in this one before: its old row says nothing of what is lent there.
+    @Test(arguments: [Policy.acknowledgedOnly, .recovery(60 * .second)])
+    func anotherPoolsLoansAreNotInThisOnesRow(policy: Policy) throws {
+        let configuration = try UnitConfiguration(
+            cluster: "LIC1", serial: "A", mode: .fabric, role: .member, policy: policy, term: 30 * .second)
+        var before = Place(configuration, purchased: 5, record: Self.nothing)
+        try before.read()
+        let former = try before.write()
+        var place = Place(
+            configuration, purchased: 5, incarnation: 0xB,
+            record: LentRecord(seats: Seats(4), terms: policy.terms(30 * .second)), isElsewhere: true)
+        place.own = (former, 2)
+        place.revision = 2
+        try place.read()
+        #expect(place.effects.contains(.notice(.lentUnknown(Seats(4)))))
+        let row = try place.write()
+        #expect(row.isLearning && row.grants.isEmpty)
+        place.accepted(row)
+        try place.read()
+        #expect(place.unit.cap(at: place.now) == Seats(1))
+        // As without any row: by time where there is one.
+        place.now = place.now + 30 * .second
+        place.step(.tick(unixTime: 0))
+        #expect(place.unit.cap(at: place.now) == (policy == .acknowledgedOnly ? Seats(1) : Seats(5)))
+        place.now = place.now + 3600 * .second
+        place.step(.tick(unixTime: 0))
+        #expect((place.unit.learningEnd == nil) == (policy != .acknowledgedOnly))
+    }
+
+    /// That a loan is of this pool is on record before it is given, also where the seats on record would do.
+    @Test func whichPoolIsOnRecordFirst() throws {
+        let configuration = try UnitConfiguration(
+            cluster: "LIC1", serial: "A", mode: .fabric, role: .member, policy: .recovery(60 * .second), term: 30 * .second)
+        let record = LentRecord(seats: Seats(4), terms: configuration.policy.terms(30 * .second))
+        var place = Place(configuration, purchased: 4, record: record, isElsewhere: true)
+        place.others = [(row("B", .member, purchased: 2, demand: 6), 1)]
+        try place.read()
+        place.accepted(try place.write())
+        try place.read()
+        place.now = place.now + 61 * .second
+        #expect(!place.effects.contains(.remember(record)) && !place.unit.isRecorded)
+        // Everybody has spoken again, so that there is a plan.
+        let again = try place.write()
+        place.others[0].revision = place.revision + 1
+        place.revision += 1
+        place.accepted(again)
+        try place.read()
+        #expect(place.unit.learningEnd == nil)
+        #expect(place.effects.contains(.remember(record)) && place.unit.isRecorded)
     }
 }
