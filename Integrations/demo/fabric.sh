@@ -127,9 +127,6 @@ for unit in "${units[@]}"; do
     set -- config system csf set status enable set group-name demo set role $role end
     echo "  fpx $*"
     fpx "$unit" "$@" >/dev/null
-    kill "${fpxd[$unit]}"
-    wait "${fpxd[$unit]}" || true
-    start_fpxd "$unit"
 done
 until_true 'three units in the pool' is Total 3 30
 

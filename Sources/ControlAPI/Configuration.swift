@@ -22,13 +22,11 @@ public struct ConfigurationReport: Codable, Equatable, Sendable {
         /// Nil: any text of the kind that `help` says.
         public var allowed: [String]?
         public var help: String
-        /// Whether `fpx config` may change it while fpxd runs.
+        /// Whether `fpx config` may change it while fpxd runs, at once; else a change is in force when fpxd has been restarted.
         public var changeable: Bool
-        /// Whether a change is in force only when fpxd has been restarted.
-        public var needsRestart: Bool
         public init(
             name: String, value: String, valueAfterRestart: String? = nil, defaultValue: String, allowed: [String]?,
-            help: String, changeable: Bool, needsRestart: Bool = false
+            help: String, changeable: Bool
         ) {
             self.name = name
             self.value = value
@@ -37,7 +35,6 @@ public struct ConfigurationReport: Codable, Equatable, Sendable {
             self.allowed = allowed
             self.help = help
             self.changeable = changeable
-            self.needsRestart = needsRestart
         }
     }
     public var sections: [Section]
@@ -49,7 +46,7 @@ public struct ConfigurationReport: Codable, Equatable, Sendable {
     }
 }
 
-/// All of it is applied and saved, or none. What needs a restart is saved, and said to be in force after it.
+/// All of it is applied and saved, or none.
 public struct ConfigurationChange: Codable, Equatable, Sendable {
     /// `system global`
     public var path: String

@@ -120,7 +120,7 @@ package actor PoolStore {
         var term: Int
     }
 
-    package let prefix: String
+    package nonisolated let prefix: String
     private let client: EtcdClient
     private var mirror: Mirror?
     /// Counts how often the copy was thrown away: what was asked before that is not put over what was read after it.

@@ -40,16 +40,16 @@ extension Setting {
 
     private static let global = [
         Setting(
-            overLimit, .choice(["bypass", "block"]), in: .global, atOnce: true,
+            overLimit, .choice(["bypass", "block"]), in: .global,
             help: "verdict of a new session when no licensed session is free"),
         Setting(
-            logLevel, .choice(["debug", "info", "warning", "error"]), in: .global, atOnce: true,
+            logLevel, .choice(["debug", "info", "warning", "error"]), in: .global,
             help: "least severe lines that are logged"),
         Setting(
-            sessionWarning, .number(0...100, unit: "percent"), in: .global, atOnce: true,
+            sessionWarning, .number(0...100, unit: "percent"), in: .global,
             help: "share of the licensed sessions in use that raises a warning, 0 for none"),
         Setting(
-            usageReport, .choice(["enable", "disable"]), in: .global, atOnce: true,
+            usageReport, .choice(["enable", "disable"]), in: .global,
             help: "hourly usage report to the authority"),
     ]
 
@@ -58,17 +58,17 @@ extension Setting {
             csfStatus, .choice(["enable", "disable"]), in: .fabric,
             help: "sharing of seats by demand, with the units of a fabric"),
         Setting(
-            csfRole, .choice(["root", "member"]), in: .fabric, atOnce: true,
+            csfRole, .choice(["root", "member"]), in: .fabric,
             help: "the root's preferred seats and division hold for the fabric"),
         Setting(csfGroupName, .name(lengthMax: 64), in: .fabric, help: "the fabric's name, the same on all its units"),
         Setting(
-            csfPreferredSeats, .seats, in: .fabric, atOnce: true,
+            csfPreferredSeats, .seats, in: .fabric,
             help: "of the root: what each unit is to have on demand before others have more"),
         Setting(
-            csfMemberPreferredSeats, .seatsOfUnits, in: .fabric, atOnce: true,
+            csfMemberPreferredSeats, .seatsOfUnits, in: .fabric,
             help: "of the root: preferred seats of single units, instead"),
         Setting(
-            csfDivision, .choice(["max-min", "proportional"]), in: .fabric, atOnce: true,
+            csfDivision, .choice(["max-min", "proportional"]), in: .fabric,
             help: "of the root: how seats beyond the preferred ones are divided when they are too few"),
     ]
 
@@ -77,7 +77,7 @@ extension Setting {
             haMode, .choice(["standalone", "pre-7.2", "7.2"]), in: .ha,
             help: "sharing of seats in a high availability cluster, by the rule of those releases"),
         Setting(
-            haRole, .choice(["primary", "secondary"]), in: .ha, atOnce: true, help: "whether this unit has the traffic"),
+            haRole, .choice(["primary", "secondary"]), in: .ha, help: "whether this unit has the traffic"),
         Setting(haGroupName, .name(lengthMax: 64), in: .ha, help: "the cluster's name, the same on all its units"),
     ]
 
@@ -95,7 +95,7 @@ extension Setting {
         Setting(
             sharingPrivateKey, .path(mayBeEmpty: true), in: .sharing, help: "the private key of that certificate (PEM)"),
         Setting(
-            sharingReclaim, .policy, in: .sharing, atOnce: true,
+            sharingReclaim, .policy, in: .sharing,
             help: "when lent seats come back from a unit that is out of reach"),
         Setting(sharingTerm, .number(3...3600, unit: "seconds"), in: .sharing, help: "how long a loan by time lasts"),
     ]

@@ -55,20 +55,15 @@ public struct Setting: Sendable {
     public let kind: Kind
     public let help: String
     public let section: Section
-    /// Whether a change is in force at once; else from the next start on.
-    public let takesEffectAtOnce: Bool
 
-    init(
-        _ name: String, _ kind: Kind, in section: Section = .daemon, atOnce takesEffectAtOnce: Bool = false, help: String
-    ) {
+    init(_ name: String, _ kind: Kind, in section: Section = .daemon, help: String) {
         self.name = name
         self.kind = kind
         self.help = help
         self.section = section
-        self.takesEffectAtOnce = takesEffectAtOnce
     }
 
-    /// Whether `fpx config` can change it.
+    /// Whether `fpx config` can change it, and a change is in force at once; else it is from the next start on.
     public var changeable: Bool { section != .daemon }
     /// What it is called within its section: `status` for `csf-status`.
     public var nameInSection: String { String(name.dropFirst(section.prefix.count)) }
@@ -139,6 +134,8 @@ public enum SettingsError: Error, Equatable, Sendable {
     case name(found: String, message: String)
     /// Settings that do not go together.
     case combination(found: String, expected: String)
+    /// No seats can be shared by them: a file that they name, or this host, is not as it must be.
+    case sharing(reason: String)
 }
 
 extension SettingsError: CustomStringConvertible {
@@ -149,6 +146,7 @@ extension SettingsError: CustomStringConvertible {
         case .value(let origin, let found, let expected): "\(origin): found \"\(found)\", expected \(expected)"
         case .name(let found, let message): "\(found): \(message)"
         case .combination(let found, let expected): "found \(found), expected \(expected)"
+        case .sharing(let reason): reason
         }
     }
 }

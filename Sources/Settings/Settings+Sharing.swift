@@ -36,7 +36,7 @@ extension Settings {
     /// The addresses of etcd, without a slash at their ends.
     public var endpoints: [String] { Setting.endpoints(self[Setting.sharingEndpoints]) ?? [] }
 
-    /// Judges what the next start will find: settings that take effect at once are in force as they stand there.
+    /// Judges what the next start will find. What is in force by now is of it whatever can be changed while fpxd runs.
     func checkTogether() throws(SettingsError) {
         let sharesByFabric = configured(Setting.csfStatus) == "enable"
         let sharesByHA = configured(Setting.haMode) != "standalone"

@@ -55,7 +55,7 @@ public struct Settings: Sendable {
     public let defaults: Defaults
     /// Values that outrank the file, with where each comes from.
     private let overrides: [String: (value: String, origin: String)]
-    /// Values of what does not take effect at once, as they were at the start: they stay in force until the next one.
+    /// Values of what cannot be changed while fpxd runs, as they were at the start: they stay in force until the next one.
     private var fixed: [String: String] = [:]
 
     /// - Parameters:
@@ -92,7 +92,7 @@ public struct Settings: Sendable {
             }
         }
         self.overrides = overrides
-        for setting in Setting.all where !setting.takesEffectAtOnce { fixed[setting.name] = configured(setting.name) }
+        for setting in Setting.all where !setting.changeable { fixed[setting.name] = configured(setting.name) }
         try checkTogether()
     }
 

@@ -108,8 +108,7 @@ struct Reader {
         switch parameter.kind {
         case .setting:
             return section.settings.map {
-                Suggestion(
-                    word: $0.name, help: $0.help + ($0.needsRestart ? " (needs a restart of fpxd)" : ""), isPlaceholder: false)
+                Suggestion(word: $0.name, help: $0.help, isPlaceholder: false)
             }
         case .value:
             guard let name = arguments.first, let setting = try? section.setting(name, after: "set") else { return nil }

@@ -78,11 +78,7 @@ struct Draft {
 
     private mutating func show(_ name: String, _ value: String) {
         for index in section.settings.indices where section.settings[index].name == name {
-            if section.settings[index].needsRestart {
-                section.settings[index].valueAfterRestart = value == section.settings[index].value ? nil : value
-            } else {
-                section.settings[index].value = value
-            }
+            section.settings[index].value = value
         }
     }
 }

@@ -97,7 +97,7 @@ final class Session {
         draft = nil
         return try understand {
             let report = try ControlJSON.decode(ConfigurationReport.self, from: body)
-            return Output(text: json ? oneLine(body) : Text.changed(report, after: change.change))
+            return Output(text: json ? oneLine(body) : Text.changed(report))
         }
     }
 

@@ -98,14 +98,8 @@ extension Text {
         return joined(["config \(section.path.shown)"] + settings + ["end"])
     }
 
-    /// `end`: what of a change is not in force yet, and what to know of how it was saved.
-    static func changed(_ report: ConfigurationReport, after change: ConfigurationChange) -> String {
-        let changed = Set(change.set.keys).union(change.unset ?? [])
-        let settings = report.sections.first { $0.path == change.path }?.settings ?? []
-        return joined(
-            settings.filter { changed.contains($0.name) && $0.valueAfterRestart != nil }
-                .map { "\($0.name.shown): takes effect when fpxd is restarted" } + (report.remarks ?? []).map(\.shown))
-    }
+    /// `end`: what to know of how a change was saved.
+    static func changed(_ report: ConfigurationReport) -> String { joined((report.remarks ?? []).map(\.shown)) }
 
     /// `help`
     static func help() -> String {

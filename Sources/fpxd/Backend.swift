@@ -139,8 +139,7 @@ extension Daemon: ControlBackend {
                             name: setting.nameInSection, value: value,
                             valueAfterRestart: configured == value ? nil : configured,
                             defaultValue: settings.defaults.values[setting.name] ?? "", allowed: setting.allowed,
-                            help: "\(setting.help): \(setting.expectation)", changeable: setting.changeable,
-                            needsRestart: !setting.takesEffectAtOnce)
+                            help: "\(setting.help): \(setting.expectation)", changeable: setting.changeable)
                     })
             })
     }
@@ -170,11 +169,8 @@ extension Daemon: ControlBackend {
         } catch {
             switch error {
             case .file, .line: throw ControlFailure(.unavailable, "\(error)")
-            case .value, .name, .combination: throw ControlFailure(.invalidValue, "\(error)")
+            case .value, .name, .combination, .sharing: throw ControlFailure(.invalidValue, "\(error)")
             }
-        }
-        for name in settings.awaitingRestart where changes.keys.contains(name) {
-            events.note(.info, .config, "\(name): a change takes effect when fpxd is restarted")
         }
         var report = configuration()
         report.remarks = remark.map { [$0] }

@@ -153,6 +153,13 @@ extension Daemon {
         log.level = Logger.Level(rawValue: settings[Setting.logLevel]) ?? .info
     }
 
+    /// Within `applying`.
+    private func apply(_ settings: Settings, by link: SharedSeats.Link?) {
+        state.withLock { $0.settings = settings }
+        applyPolicy()
+        sharedSeats.configure(settings, by: link)
+    }
+
     /// Changes settings, at once and lasting: all or none.
     ///
     /// - Returns: what people should know of how they were saved.
@@ -161,10 +168,9 @@ extension Daemon {
             // What somebody has written there by hand counts too, and must not be lost.
             for message in try reload() { events.note(.info, .config, message) }
             let changed = try settings.changing(changes)
+            let link = try sharedSeats.link(for: changed)
             let remark = try changed.save()
-            state.withLock { $0.settings = changed }
-            applyPolicy()
-            sharedSeats.configure(changed)
+            apply(changed, by: link)
             return remark
         }
         if let remark { events.note(.warning, .config, remark) }
@@ -181,9 +187,7 @@ extension Daemon {
         let before = settings
         let after = try before.reloaded()
         if after.file == before.file { return [] }
-        state.withLock { $0.settings = after }
-        applyPolicy()
-        sharedSeats.configure(after)
+        apply(after, by: try sharedSeats.link(for: after))
         return Setting.all.map(\.name).filter { after[$0] != before[$0] }.map { "set \($0) \(after[$0])" }
     }
 

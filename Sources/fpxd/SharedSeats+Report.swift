@@ -26,7 +26,7 @@ extension SharedSeats {
 
     /// Notes what is not as it was told.
     func tell(_ state: inout State) {
-        guard link != nil, let unit = state.unit else {
+        guard state.link != nil, let unit = state.unit else {
             state.told = Told()
             return
         }
@@ -106,19 +106,19 @@ extension SharedSeats {
             guard let unit = state.unit else { return Summary() }
             let balance = unit.balance
             return Summary(
-                mode: mode(unit), cap: unit.cap(at: Clock.now), own: balance.own, borrowed: balance.borrowed)
+                mode: mode(unit, state), cap: unit.cap(at: Clock.now), own: balance.own, borrowed: balance.borrowed)
         }
     }
 
-    private func mode(_ unit: Unit) -> String {
-        if link == nil { return "None" }
+    private func mode(_ unit: Unit, _ state: State) -> String {
+        if state.link == nil { return "None" }
         if unit.configuration.mode.isHA { return "HA" }
         return unit.isConnected ? "fabric" : "fabric-disconn"
     }
 
     func report() -> SharingReport {
         state.withLock { state in
-            guard let link else { return SharingReport(mode: "None") }
+            guard let link = state.link else { return SharingReport(mode: "None") }
             let isHA = state.settings.sharingMode?.isHA == true
             var report = SharingReport(mode: isHA ? "HA" : "fabric-disconn")
             report.group = state.settings[isHA ? Setting.haGroupName : Setting.csfGroupName]
@@ -133,6 +133,7 @@ extension SharedSeats {
                 report.problems.append("the licence in force is not one that can be shared")
                 return report
             }
+            report.mode = mode(unit, state)
             fill(&report, unit)
             return report
         }
@@ -146,7 +147,6 @@ extension SharedSeats {
                 endsInSeconds: partner.end == .forever ? nil : Int(max(0, partner.end - now) / .second))
         }
         let balance = unit.balance
-        report.mode = mode(unit)
         report.serial = unit.configuration.serial
         report.isEntitled = unit.isEntitled
         report.isConnected = unit.isConnected

@@ -1,8 +1,10 @@
 // SharedSeats: the caps of the engine. They are the licence's own, or what the unit's steps make of them where it shares seats: this
 // runs the steps, and makes what they decide that of engine, disk and etcd.
+//
+// A unit lives by one licence and one way to its pool. Another of either is another unit, which begins as after a restart of fpxd: it
+// finds on disk what the one before may have lent, and has nothing borrowed. Whatever was under way for the one before comes to nothing.
 
 import Admission
-import Etcd
 import Foundation
 import Licensing
 import Logging
@@ -17,6 +19,8 @@ final class SharedSeats: Sendable {
         var license: LicenseStatus
         /// Of the licence in force, where it has one.
         var serial: String?
+        /// Nil: by the settings this unit shares nothing.
+        var link: Link?
         /// Nil: this licence is not shared, and the caps are its own.
         var unit: Unit?
         var reader: PoolReader?
@@ -42,18 +46,9 @@ final class SharedSeats: Sendable {
         }
     }
 
-    /// The way to the pool.
-    struct Link: Sendable {
-        let client: EtcdClient
-        let store: PoolStore
-        let prefix: String
-    }
-
     private static let lookedEvery: Nanoseconds = 250 * .millisecond
 
     let pools: [HostPool]
-    /// Nil: by the settings this unit shares nothing.
-    let link: Link?
     private let records: LentRecords
     private let note: @Sendable (Logger.Level, EventLog.Subject, String) -> Void
     let state: Mutex<State>
@@ -68,22 +63,7 @@ final class SharedSeats: Sendable {
         self.pools = pools
         self.note = note
         records = LentRecords(stateFolder: stateFolder)
-        link = try Self.link(settings)
-        state = Mutex(State(settings: settings, license: license))
-    }
-
-    private static func link(_ settings: Settings) throws -> Link? {
-        guard let mode = settings.sharingMode else { return nil }
-        try Clock.checkRate()
-        func text(_ name: String) -> String? { settings[name].isEmpty ? nil : settings[name] }
-        let configuration = try EtcdConfiguration(
-            endpoints: settings.endpoints.joined(separator: ","), user: text(Setting.sharingUser),
-            passwordFile: text(Setting.sharingPasswordFile), authorityFile: text(Setting.sharingCA),
-            certificateFile: text(Setting.sharingCertificate), privateKeyFile: text(Setting.sharingPrivateKey))
-        try configuration.checkFiles()
-        let client = EtcdClient(configuration)
-        let prefix = Row.prefix(cluster: settings[mode.isHA ? Setting.haGroupName : Setting.csfGroupName])
-        return Link(client: client, store: PoolStore(client, prefix: prefix), prefix: prefix)
+        state = Mutex(State(settings: settings, license: license, link: try Link.Way(settings).map(Link.init)))
     }
 
     // MARK: what the daemon tells
@@ -95,14 +75,38 @@ final class SharedSeats: Sendable {
             state.sessionsPerSeat = max(1, license.claims?.sessionsPerSeat ?? 1)
             let serial = Self.serial(of: license)
             if state.serial != serial { start(serial, &state) }
-            if state.unit == nil { useOwn(&state) } else { step(.entitle(entitlement(state)), &state) }
+            applyLicense(&state)
         }
     }
 
-    /// Settings have changed.
-    func configure(_ settings: Settings) {
+    /// The link that settings ask for: the one in use, where they ask for no other way; nil: nothing is shared by them.
+    ///
+    /// - Throws: what would keep a unit from living by them. Nothing is stopped for the question.
+    func link(for settings: Settings) throws(SettingsError) -> Link? {
+        let (current, serial) = state.withLock { ($0.link, $0.serial) }
+        do {
+            guard let way = try Link.Way(settings) else { return nil }
+            if let current, current.way == way { return current }
+            if let serial { _ = try settings.unitConfiguration(serial: serial) }
+            return try Link(way)
+        } catch {
+            throw .sharing(reason: "\(error)")
+        }
+    }
+
+    /// Settings have changed. When it returns, what they ask for is in force.
+    ///
+    /// - Parameter link: theirs, by `link(for:)`.
+    func configure(_ settings: Settings, by link: Link?) {
         withState { state in
             state.settings = settings
+            if link !== state.link {
+                state.link = link
+                state.told = Told()
+                state.note(.info, link.map { "Seat sharing begins with \($0)" } ?? "Seat sharing is off")
+                start(state.serial, &state)
+                return applyLicense(&state)
+            }
             guard link != nil, let serial = state.unit?.configuration.serial else { return }
             do throws(SharingError) {
                 if let configuration = try settings.unitConfiguration(serial: serial) {
@@ -122,15 +126,24 @@ final class SharedSeats: Sendable {
         return id
     }
 
-    /// A unit of its own for each licence, and after etcd has forgotten: whatever was lent before is on record.
-    private func start(_ serial: String?, _ state: inout State) {
+    private func applyLicense(_ state: inout State) {
+        if state.unit == nil { useOwn(&state) } else { step(.entitle(entitlement(state)), &state) }
+    }
+
+    /// A unit of its own for each licence, for each way, and after etcd has forgotten: whatever was lent before is on record.
+    func start(_ serial: String?, _ state: inout State) {
+        let former = state.unit?.configuration.serial == serial ? state.unit : nil
         state.serial = serial
         state.unit = nil
         state.drains = [:]
         state.unwritten = nil
+        (state.isReading, state.isNudged) = (false, false)
+        (state.readingTrouble, state.writingTrouble) = (nil, nil)
         guard let serial else { return }
         do throws(SharingError) {
-            let record = records.read(serial)
+            let stored = records.read(serial)
+            // A file that is lost meanwhile is known to the unit that had it written.
+            let record = stored?.record ?? former?.record
             let configuration: UnitConfiguration
             if let shared = try state.settings.unitConfiguration(serial: serial) {
                 configuration = shared
@@ -140,8 +153,8 @@ final class SharedSeats: Sendable {
                 }
             } else {
                 // It shares nothing, so that a unit that will knows that nothing is lent.
-                if !records.exists(serial) {
-                    try? records.write(LentRecords.nothing, serial)
+                if record == nil, !records.exists(serial) {
+                    try? records.write(LentRecords.nothing, serial, in: nil)
                     return
                 }
                 // What it has lent while it did is not its own yet.
@@ -151,10 +164,11 @@ final class SharedSeats: Sendable {
                     .warning,
                     "Lent before and perhaps not back yet: \(record.map { "\($0.seats)" } ?? "all") seats of \(serial)")
             }
-            let now = Clock.now
+            var isElsewhere = stored == nil && record != nil
+            if let pool = stored?.pool, let link = state.link { isElsewhere = !pool.isSame(as: link.pool) }
             state.unit = Unit(
                 configuration, entitlement: entitlement(state), incarnation: UInt64.random(in: 1...UInt64.max), record: record,
-                now: now)
+                isElsewhere: isElsewhere, now: Clock.now)
             state.reader = PoolReader(
                 cluster: configuration.cluster, mode: configuration.mode, term: configuration.term)
         } catch {
@@ -180,7 +194,7 @@ final class SharedSeats: Sendable {
     }
 
     /// Runs a step and all that follows from it at once. Within `state`.
-    private func step(_ event: Event, _ state: inout State) {
+    func step(_ event: Event, _ state: inout State) {
         var events = [event]
         while let event = events.first, state.unit != nil {
             events.removeFirst()
@@ -251,7 +265,7 @@ final class SharedSeats: Sendable {
     private func remember(_ record: LentRecord, _ state: inout State) -> [Event] {
         guard let serial = state.unit?.configuration.serial else { return [] }
         do {
-            try records.write(record, serial)
+            try records.write(record, serial, in: state.link?.pool)
             state.unwritten = nil
             return [.remembered(record)]
         } catch {
@@ -279,7 +293,7 @@ final class SharedSeats: Sendable {
     }
 
     /// Calls `body` and then tells what it has left to be told: telling writes files.
-    private func withState<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+    func withState<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
         let (result, lines) = state.withLock { state in
             let result = body(&state)
             defer { state.untold = [] }
@@ -323,92 +337,13 @@ extension SharedSeats {
 
     /// A unit that shares nothing any more goes on by its licence alone as soon as what it had lent is back.
     private func retire(_ state: inout State) {
-        guard link == nil, let unit = state.unit, unit.learningEnd == nil else { return }
+        guard state.link == nil, let unit = state.unit, unit.learningEnd == nil else { return }
         do {
-            try records.write(LentRecords.nothing, unit.configuration.serial)
+            try records.write(LentRecords.nothing, unit.configuration.serial, in: nil)
             state.unit = nil
             useOwn(&state)
         } catch {
             // It is tried again.
-        }
-    }
-}
-
-// MARK: - etcd
-
-extension SharedSeats {
-    /// In large pools everybody is not asked about everybody else all the time.
-    private func readGap(_ state: State) -> Nanoseconds {
-        guard let unit = state.unit else { return .second }
-        return max(50 * .millisecond, Nanoseconds(unit.pool?.rows.count ?? 0) * .millisecond, unit.pace.gap / 4)
-    }
-
-    /// Somebody has written at this revision.
-    func nudge(revision: Int) {
-        withState { state in
-            guard let unit = state.unit, revision > unit.pool?.revision ?? 0 else { return }
-            state.isNudged = true
-            if Clock.now - state.readAt >= readGap(state) { read(&state) }
-        }
-    }
-
-    private func read(_ state: inout State) {
-        guard let link, let unit = state.unit, !state.isReading else { return }
-        state.isReading = true
-        state.isNudged = false
-        state.readAt = Clock.now
-        Task {
-            let contents: Swift.Result<PoolContents, EtcdError>
-            do throws(EtcdError) {
-                contents = .success(try await link.store.read())
-            } catch {
-                contents = .failure(error)
-            }
-            withState { state in
-                state.isReading = false
-                guard state.unit?.incarnation == unit.incarnation else { return }
-                take(contents, &state)
-            }
-        }
-    }
-
-    private func send(_ row: Row, _ revision: Int, _ state: State) {
-        guard let link else { return }
-        Task {
-            let exchange = await link.store.exchange(
-                key: Row.key(cluster: row.cluster, serial: row.serial), value: row.encoded, ifRevision: revision)
-            let outcome: WriteOutcome
-            switch exchange.outcome {
-            case .accepted(let revision): outcome = .accepted(revision: revision)
-            case .refused: outcome = .refused
-            case .unknown: outcome = .unknown
-            }
-            withState { state in
-                guard state.unit?.incarnation == row.incarnation else { return }
-                state.writingTrouble = nil
-                if case .unknown(let error) = exchange.outcome { state.writingTrouble = "\(error)" }
-                step(.written(sequence: row.sequence, outcome), &state)
-                take(exchange.contents, &state)
-            }
-        }
-    }
-
-    private func take(_ contents: Swift.Result<PoolContents, EtcdError>, _ state: inout State) {
-        switch contents {
-        case .failure(let error): state.readingTrouble = "\(error)"
-        case .success(let contents):
-            state.readingTrouble = nil
-            if let loss = contents.loss {
-                // What was read before is worth nothing, and what is lent stays on record.
-                state.note(.error, "etcd has forgotten (\(loss)): this unit begins anew")
-                start(state.serial, &state)
-                step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
-            }
-            let values = contents.values.map { KeyValue(key: $0.key, value: $0.value, revision: $0.revision) }
-            // Late ones say nothing new.
-            if let pool = try? state.reader?.read(values, revision: contents.revision, now: Clock.now) {
-                step(.pool(pool), &state)
-            }
         }
     }
 }

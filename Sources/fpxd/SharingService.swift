@@ -1,4 +1,4 @@
-// SharingService: gives the unit its time, and tells it when others have written.
+// SharingService: gives the unit its time, and tells it when others have written; whichever unit there is.
 
 import Etcd
 import SeatSharing
@@ -11,17 +11,18 @@ struct SharingService: Service {
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            await withTaskGroup { group in
-                group.addTask { await tick() }
-                if let link = seats.link { group.addTask { await watch(link) } }
+            var watched: (link: SharedSeats.Link, task: Task<Void, Never>)?
+            while !Task.isCancelled {
+                let wait = seats.tick()
+                let link = seats.link
+                if watched?.link !== link {
+                    watched?.task.cancel()
+                    watched = link.map { link in (link, Task { await watch(link) }) }
+                }
+                try? await Task.sleep(for: .nanoseconds(wait))
             }
-        }
-    }
-
-    private func tick() async {
-        while !Task.isCancelled {
-            let wait = seats.tick()
-            try? await Task.sleep(for: .nanoseconds(wait))
+            watched?.task.cancel()
+            await watched?.task.value
         }
     }
 
@@ -29,7 +30,9 @@ struct SharingService: Service {
     private func watch(_ link: SharedSeats.Link) async {
         while !Task.isCancelled {
             do {
-                for try await batch in link.client.watch(link.prefix) { seats.nudge(revision: batch.revision) }
+                for try await batch in link.client.watch(link.store.prefix) {
+                    seats.nudge(revision: batch.revision, of: link)
+                }
             } catch {
                 // What is wrong with etcd is told by those who need its answers.
             }

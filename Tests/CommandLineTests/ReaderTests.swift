@@ -166,7 +166,7 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         let fabric = try Samples.configuration().section("system csf")
         #expect(try words(["set", "sta"], "", fabric, .configuration) == ["enable", "disable"])
         let help = try Suggestions(after: ["set"], prefix: "", mode: .configuration, section: fabric).fitting.map(\.help)
-        #expect(help[0] == "Sharing of seats in a fabric (needs a restart of fpxd)" && help[1] == "Whose preferences hold")
+        #expect(help[0] == "Sharing of seats in a fabric" && help[1] == "Whose preferences hold")
         #expect(try words(["set", "license-o"], "", section, .configuration) == ["bypass", "block"])
         #expect(try words(["set", "session-warning"], "", section, .configuration) == ["VALUE"])
         #expect(throws: Failure.self) { try words(["show"], "x") }

@@ -105,14 +105,13 @@ enum Samples {
 
     static func configuration(_ values: [String: String] = [:]) -> ConfigurationReport {
         func setting(
-            _ name: String, _ standard: String, _ allowed: [String]?, _ help: String, _ changes: Bool = true,
-            restart: Bool = false
+            _ name: String, _ standard: String, _ allowed: [String]?, _ help: String, _ changes: Bool = true
         ) -> ConfigurationReport.Setting {
             let value = values[name] ?? standard
             return .init(
-                name: name, value: restart ? standard : value,
-                valueAfterRestart: restart && value != standard ? value : nil, defaultValue: standard, allowed: allowed,
-                help: help, changeable: changes, needsRestart: restart || !changes)
+                name: name, value: changes ? value : standard,
+                valueAfterRestart: !changes && value != standard ? value : nil, defaultValue: standard, allowed: allowed,
+                help: help, changeable: changes)
         }
         return ConfigurationReport(sections: [
             .init(
@@ -126,9 +125,9 @@ enum Samples {
             .init(
                 path: "system csf",
                 settings: [
-                    setting("status", "disable", ["enable", "disable"], "Sharing of seats in a fabric", restart: true),
+                    setting("status", "disable", ["enable", "disable"], "Sharing of seats in a fabric"),
                     setting("role", "member", ["root", "member"], "Whose preferences hold"),
-                    setting("group-name", "", nil, "The fabric's name", restart: true),
+                    setting("group-name", "", nil, "The fabric's name"),
                     setting("preferred-seats", "0/0/0", nil, "Preferred seats of each unit"),
                     setting("member-preferred-seats", "", nil, "Preferred seats of single units"),
                     setting("division", "max-min", ["max-min", "proportional"], "How seats are divided"),
@@ -136,21 +135,21 @@ enum Samples {
             .init(
                 path: "system ha",
                 settings: [
-                    setting("mode", "standalone", ["standalone", "pre-7.2", "7.2"], "Sharing in a cluster", restart: true),
+                    setting("mode", "standalone", ["standalone", "pre-7.2", "7.2"], "Sharing in a cluster"),
                     setting("role", "secondary", ["primary", "secondary"], "Whether this unit has the traffic"),
-                    setting("group-name", "", nil, "The cluster's name", restart: true),
+                    setting("group-name", "", nil, "The cluster's name"),
                 ]),
             .init(
                 path: "system sharing",
                 settings: [
-                    setting("endpoints", "", nil, "The etcd to share by", restart: true),
-                    setting("user", "", nil, "This unit's user of etcd", restart: true),
-                    setting("password-file", "", nil, "File with its password", restart: true),
-                    setting("ca", "", nil, "Whom etcd's certificate must come from", restart: true),
-                    setting("certificate", "", nil, "This unit's certificate", restart: true),
-                    setting("private-key", "", nil, "Its private key", restart: true),
+                    setting("endpoints", "", nil, "The etcd to share by"),
+                    setting("user", "", nil, "This unit's user of etcd"),
+                    setting("password-file", "", nil, "File with its password"),
+                    setting("ca", "", nil, "Whom etcd's certificate must come from"),
+                    setting("certificate", "", nil, "This unit's certificate"),
+                    setting("private-key", "", nil, "Its private key"),
                     setting("reclaim", "time", nil, "When lent seats come back"),
-                    setting("term", "30", nil, "How long a loan lasts", restart: true),
+                    setting("term", "30", nil, "How long a loan lasts"),
                 ]),
             .init(
                 path: "system daemon",

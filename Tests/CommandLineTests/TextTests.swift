@@ -226,6 +226,7 @@ import Testing
                     set license-file /etc/fpx/license.lic
                     set trusted-keys /etc/fpx/keys
                     set log-file ""
+                    # log-file is /var/log/fpxd.log until fpxd is restarted
                     set haproxy-folder /run/fpx
                     set authority ""
                     set account-key-file /etc/fpx/account.key

@@ -25,6 +25,7 @@ struct SharingView: Decodable {
     }
 
     var mode: String
+    var group: String?
     var isEntitled: Bool
     var isConnected: Bool
     var isFenced: Bool
@@ -167,11 +168,15 @@ final class CapWatch: Sendable {
     }
 
     /// Ends, and expects that never more was enforced than bought.
-    func stop(sourceLocation: SourceLocation = #_sourceLocation) {
+    ///
+    /// - Returns: the most.
+    @discardableResult
+    func stop(sourceLocation: SourceLocation = #_sourceLocation) -> Int {
         thread.stop()
         let found = found.value.withLock { $0 }
         #expect(found.highest.reduce(0, +) <= most, "caps \(found.highest)", sourceLocation: sourceLocation)
         #expect(found.samples > 100, "samples", sourceLocation: sourceLocation)
+        return found.highest.reduce(0, +)
     }
 }
 
