@@ -148,7 +148,7 @@ final class Places: Sendable {
     func attach(note: (String) -> Void) throws -> Segment {
         if access(segment, F_OK) != 0 { try create(replacing: false) }
         do {
-            let attached = try Segment.attachKeeper(path: segment)
+            let attached = try attachKeeper()
             // It may be from a time when the group was another one.
             try prepare(attached, file: segment)
             return attached
@@ -158,6 +158,17 @@ final class Places: Sendable {
             note("\(error); nobody uses it, so it is made anew")
             try create(replacing: true)
             return try attach(note: note)
+        }
+    }
+
+    /// Of a fpxd that has ended, the lock of the run-folder may be gone a moment before that of the segment.
+    private func attachKeeper() throws(SegmentError) -> Segment {
+        let deadline = ContinuousClock.now + .seconds(1)
+        while true {
+            do throws(SegmentError) { return try Segment.attachKeeper(path: segment) } catch {
+                guard case .keeper = error, ContinuousClock.now < deadline else { throw error }
+                usleep(20_000)
+            }
         }
     }
 

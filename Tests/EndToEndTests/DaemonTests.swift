@@ -159,6 +159,25 @@ extension EndToEnd.DaemonTests {
         #expect(try value("license-overlimit") == "block")
     }
 
+    /// The kernel gives up the locks of a process that ends one after the other: a successor may be in between.
+    @Test func aSegmentThatIsGivenUpAMomentLater() throws {
+        let daemon = try DaemonControl()
+        try daemon.end(by: SIGTERM)
+        var former: Segment?
+        expectEventually("the segment is free") {
+            former = try? Segment.attachKeeper(path: daemon.segmentPath)
+            return former != nil
+        }
+        let keeper = try #require(former)
+        let ending = BackgroundThread { _ in
+            usleep(300_000)
+            keeper.detach()
+        }
+        try daemon.start()
+        ending.stop()
+        #expect(try daemon.figures().inUse == 0)
+    }
+
     /// A crash in the middle of an event's line costs that event alone.
     @Test func anEventThatWasCutShortSpoilsNoOther() throws {
         let daemon = try DaemonControl()
