@@ -79,6 +79,15 @@ package struct AuthorityServer: Service {
         tls = try Self.tls(configuration, logger)
     }
 
+    /// Checks the files of a configuration, before anything is made for a server that would not begin.
+    /// - Throws: `tls`, `licensing`, for a file that is not what it should be.
+    package static func checkFiles(of configuration: Configuration, logger: Logger) throws(AuthorityError) {
+        let tls = try tls(configuration, logger)
+        do { _ = try NIOSSLContext(configuration: tls) } catch {
+            throw .tls(path: configuration.certificate, found: "\(error)", expected: "files that a TLS server can use")
+        }
+    }
+
     package func run() async throws {
         let sealer = Sealer(store: store, logger: logger)
         let limits = ConnectionLimits(

@@ -73,6 +73,10 @@ extension AuthorityStore {
     package func addSubscription(_ subscription: Subscription) async throws(AuthorityError) -> Subscription {
         try subscription.check()
         let now = now
+        if subscription.paidUntil <= now {
+            throw .invalid(
+                name: "paid until", found: Timestamp.endText(subscription.paidUntil), expected: "a date that has not passed")
+        }
         return try await write { database in
             let _: Customer = try Self.fetch(subscription.customerId, "customer", database)
             var row = subscription

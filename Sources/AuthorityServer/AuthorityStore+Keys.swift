@@ -19,18 +19,22 @@ extension AuthorityStore {
     /// Makes a key that signs after the overlap; the first key signs at once.
     ///
     /// - Parameters:
-    ///   - kid: of a pair that lies in the folder of keys already, or of a new one; nil: a new one, named after the day.
+    ///   - kid: of a pair that lies in the folder of keys; nil: a new one, named after the day.
+    ///   - creates: whether `kid` is that of a pair to be made: a name that is mistyped must not make one.
     ///   - overlapSeconds: 0 or more.
-    /// - Throws: `state` for a key that is known already, `licensing`, `database`.
-    package func rotateKey(kid: String? = nil, overlapSeconds: Int) async throws(AuthorityError) -> KeyRow {
+    /// - Throws: `state` for a key that is known already, or not there; `invalid`, `licensing`, `database`.
+    package func rotateKey(
+        kid: String? = nil, creates: Bool = false, overlapSeconds: Int
+    ) async throws(AuthorityError) -> KeyRow {
         let now = now
         let known = try await read { try String.fetchAll($0, sql: "SELECT kid FROM signing_key") }
+        if let kid, known.contains(kid) { throw Self.isInUse(kid) }
+        // One that is named after the day may lie there already: of a rotation that a crash cut short.
+        let isThere: Bool? = kid == nil ? nil : !creates
         let kid = kid ?? Self.newKeyID(now: now, known: known)
-        let pem = try makeKey(kid)
+        let pem = try publicPEM(kid, isThere: isThere)
         return try await write { database in
-            if try KeyRow.exists(database, key: kid) {
-                throw AuthorityError.state(what: "key \(kid)", found: "a key that is in use", expected: "a new one")
-            }
+            if try KeyRow.exists(database, key: kid) { throw Self.isInUse(kid) }
             let isFirst = try KeyRow.fetchCount(database) == 0
             let row = KeyRow(
                 kid: kid, pem: pem, createdAt: now, signsFrom: isFirst ? now : now + overlapSeconds, retiredAt: nil)
@@ -101,15 +105,24 @@ extension AuthorityStore {
         return name
     }
 
-    /// The public half of the pair in the folder, which is made where it is not there.
-    private func makeKey(_ kid: String) throws(AuthorityError) -> String {
+    private static func isInUse(_ kid: String) -> AuthorityError {
+        .state(what: "key \(kid)", found: "a key that is in use", expected: "a new one")
+    }
+
+    /// The public half of the pair in the folder.
+    /// - Parameter isThere: whether the pair must be there, or must not be there and is made; nil: it is made where it is not there.
+    private func publicPEM(_ kid: String, isThere: Bool?) throws(AuthorityError) -> String {
         guard KeyFile.isID(kid) else {
             throw .invalid(
                 name: "key id", found: "\"\(kid)\"", expected: "1 to 64 letters, digits, `-`, `_` and `.`, no `.` first")
         }
         let file = "\(keysFolder)/\(kid)"
-        do {
-            if access(file + ".key", F_OK) == 0 { return try SigningKey(path: file + ".key").publicPEM }
+        do throws(LicensingError) {
+            if isThere != false, access(file + ".key", F_OK) == 0 { return try SigningKey(path: file + ".key").publicPEM }
+            if isThere == true {
+                throw LicensingError.key(
+                    path: file + ".key", found: "no such file", expected: "a pair in the folder of keys, or --new to make one")
+            }
             try KeyFile.create(try SigningKey(id: kid), folder: keysFolder)
             return try KeyFile.publicPEM(file + ".pem")
         } catch { throw .licensing(error) }

@@ -111,7 +111,7 @@ package final class AuthorityStore: Sendable {
     }
 
     /// Copies the database as it is at one moment, while others go on, and verifies the copy's ledger.
-    /// - Parameter file: must not be there yet.
+    /// - Parameter file: must not be there yet; after an error there is none.
     /// - Throws: `licensing` for a file that is there, `database`, `ledger`.
     package func backup(to file: String) async throws(AuthorityError) -> LedgerSummary {
         do { try StoredFile.create([], at: file, mode: 0o600) } catch { throw .licensing(error) }
@@ -120,9 +120,18 @@ package final class AuthorityStore: Sendable {
             try pool.backup(to: copy)
             // One file, without a log beside it.
             try await copy.writeWithoutTransaction { try $0.execute(sql: "PRAGMA journal_mode = DELETE") }
-            let damage = try await copy.read { try String.fetchAll($0, sql: "PRAGMA integrity_check") }
-            if damage != ["ok"] { throw AuthorityError.database(path: file, found: damage.joined(separator: "; ")) }
-            return try await copy.read(Ledger.verify)
-        } catch { throw .of(error, database: file) }
+            return try await copy.read { try Self.verifyAll($0, path: file) }
+        } catch {
+            // Half a copy would be taken for one.
+            for suffix in ["", "-journal", "-wal", "-shm"] { unlink(file + suffix) }
+            throw .of(error, database: file)
+        }
+    }
+
+    /// Checks that the file is whole, and the ledger in it.
+    static func verifyAll(_ database: Database, path: String) throws -> LedgerSummary {
+        let damage = try String.fetchAll(database, sql: "PRAGMA integrity_check")
+        if damage != ["ok"] { throw AuthorityError.database(path: path, found: damage.joined(separator: "; ")) }
+        return try Ledger.verify(database)
     }
 }

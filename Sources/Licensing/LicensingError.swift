@@ -134,7 +134,7 @@ extension LicensingError: CustomStringConvertible {
         case .key(let path, let found, let expected), .damaged(let path, let found, let expected):
             "\(path): found \(found), expected \(expected)"
         case .exists(let path):
-            "\(path): exists already, and a key is never overwritten; take another name"
+            "\(path): there is such a file already, and it is not overwritten; take another name"
         case .licenseFile(let path, let error):
             error.isOfForm ? "\(path) is not a licence (\(error.state.rawValue)): \(error)" : "\(path): \(error)"
         }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import AuthorityServer
+import Foundation
 import Licensing
 
 struct CustomerCommand: AsyncParsableCommand {
@@ -142,6 +143,9 @@ struct SubscriptionCommand: AsyncParsableCommand {
                 if let paidUntil { subscription.paidUntil = paidUntil.seconds }
                 if let seats { subscription.seatsFurl = seats }
                 terms.apply(to: &subscription)
+            }
+            if changed.paidUntil <= Timestamp.seconds(Date()) {
+                Authority.note("warning: that date has passed: units get no lease under subscription \(id)")
             }
             print("subscription \(id) is paid until \(Timestamp.endText(changed.paidUntil))")
         }

@@ -68,18 +68,22 @@ extension Keys {
         var overlapDays = 30
         @Option(
             help: ArgumentHelp(
-                "The key id: of a pair that is in the folder of keys, or of one to be made (default: one to be made).",
+                "The key id of a pair that is in the folder of keys (default: makes one, named after the day).",
                 valueName: "kid"))
         var name: String?
+        @Flag(help: "Makes the pair that --name names.")
+        var new = false
 
         func validate() throws {
+            if new, name == nil { throw ValidationError("--new: found no --name, expected the name of the pair to make") }
             if !(0...3660).contains(overlapDays) {
                 throw ValidationError("--overlap-days: found \(overlapDays), expected 0 to 3660")
             }
         }
 
         func run() async throws {
-            let key = try await files.open(creates: true).rotateKey(kid: name, overlapSeconds: overlapDays * 86_400)
+            let key = try await files.open().rotateKey(
+                kid: name, creates: new, overlapSeconds: overlapDays * 86_400)
             print("key \(key.kid) signs from \(Timestamp.text(key.signsFrom)): \(files.keysFolder)/\(key.kid).pem")
         }
     }

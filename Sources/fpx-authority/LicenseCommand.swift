@@ -83,7 +83,8 @@ extension LicenseCommand {
 
         private func showFile() async throws {
             guard let bytes = try StoredFile.read(file, limit: LicenseToken.bytesMax) else {
-                throw LicensingError.absent(path: file)
+                throw Refusal(
+                    reason: "\(file): found neither a licence of this id nor a file of this name; `license list` has the ids")
             }
             let parts: SignedToken.Parts
             do throws(LicensingError) { parts = try LicenseToken.split(bytes) } catch { throw error.inLicenseFile(file) }

@@ -12,7 +12,7 @@ struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Answers units over TLS until it is told to stop.",
         discussion: """
-            Makes the database and a first key where there are none. SIGTERM or SIGINT: finishes what it has begun, and ends. \
+            Makes the database and a first key where there are none, once all files and the address are found good. SIGTERM or SIGINT: finishes what it has begun, and ends. \
             Changes made by other commands count at once, a renewed certificate from the next connection on. On stderr: \
             `ready: ` and where it listens.
             """)
@@ -60,6 +60,12 @@ struct Serve: AsyncParsableCommand {
         let log = Log()
         defer { log.flush() }
         let logger = Logger(label: "fpx-authority") { _ in log }
+        let configuration = AuthorityServer.Configuration(
+            host: place.host, port: place.port, certificate: certificate, privateKey: key, clientCA: clientCA,
+            ratePerAccount: ratePerAccount, ratePerAddress: ratePerAddress)
+        // A server that cannot begin makes neither a database nor a key.
+        try AuthorityServer.checkFiles(of: configuration, logger: logger)
+        try checkPlace(place)
         let store = try files.open(creates: true, reissues: reissues)
         if let first = try await store.makeFirstKey() {
             logger.notice("Made key \(first.kid); units must trust \(files.keysFolder)/\(first.kid).pem")
@@ -67,11 +73,7 @@ struct Serve: AsyncParsableCommand {
         // A private key that cannot be read is a reason not to begin.
         let signing = try await store.signingKey().id
         let server = try AuthorityServer(
-            store: store,
-            configuration: .init(
-                host: place.host, port: place.port, certificate: certificate, privateKey: key, clientCA: clientCA,
-                ratePerAccount: ratePerAccount, ratePerAddress: ratePerAddress),
-            version: Version.number, logger: logger
+            store: store, configuration: configuration, version: Version.number, logger: logger
         ) { port in
             let host = place.host.contains(":") ? "[\(place.host)]" : place.host
             log.write("ready: https://\(host):\(port), key \(signing)")
@@ -82,6 +84,27 @@ struct Serve: AsyncParsableCommand {
             configuration: .init(services: [server], gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
         do { try await group.run() } catch let error as AuthorityError { throw error } catch {
             throw Refusal(reason: "\(listen): \(error)")
+        }
+    }
+
+    /// Whether a socket can be bound there: an address of this machine, at a port that is free and ours to use.
+    private func checkPlace(_ place: (host: String, port: Int)) throws {
+        var hints = addrinfo()
+        hints.ai_flags = AI_PASSIVE
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        let status = getaddrinfo(place.host, String(place.port), &hints, &found)
+        guard status == 0, let address = found?.pointee else {
+            throw Refusal(reason: "\(listen): \(String(cString: gai_strerror(status)))")
+        }
+        defer { freeaddrinfo(found) }
+        let socket = socket(address.ai_family, address.ai_socktype | Int32(SOCK_CLOEXEC.rawValue), address.ai_protocol)
+        guard socket >= 0 else { throw Refusal(reason: "\(listen): \(String(cString: strerror(errno)))") }
+        defer { close(socket) }
+        var yes: Int32 = 1
+        setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<Int32>.size))
+        if bind(socket, address.ai_addr, address.ai_addrlen) != 0 {
+            throw Refusal(reason: "\(listen): \(String(cString: strerror(errno)))")
         }
     }
 }

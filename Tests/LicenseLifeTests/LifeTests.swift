@@ -148,7 +148,7 @@ import Testing
 
     private func keyRotation(_ life: Life) async throws {
         let old = try #require(life.keeper.status().keyID)
-        let new = try await life.store.rotateKey(kid: "second", overlapSeconds: 30 * day).kid
+        let new = try await life.store.rotateKey(kid: "second", creates: true, overlapSeconds: 30 * day).kid
         try await life.live(until: life.now + 2 * day)
         #expect(life.keeper.status().keyID == old)
         #expect(life.keeper.trustedKeys().ids == [old, new].sorted())

@@ -59,7 +59,8 @@ import Testing
         let again = try authority("keys", "new", "--name", "k9", "--out", "@keys")
         #expect(again.status == 1)
         #expect(
-            again.output == "fpx-authority: @keys/k9.pem: exists already, and a key is never overwritten; take another name\n")
+            again.output
+                == "fpx-authority: @keys/k9.pem: there is such a file already, and it is not overwritten; take another name\n")
         try folder.remove("keys/k9.pem")
         #expect(try authority("keys", "new", "--name", "k9", "--out", "@keys").status == 1)
         #expect(folder.read("keys/k9.key") == private1)
