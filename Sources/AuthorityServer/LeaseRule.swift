@@ -202,8 +202,14 @@ extension LicenseRow {
 }
 
 extension Subscription {
-    var seats: PerType<Int> { PerType(furl: seatsFurl, fnbi: seatsFnbi, fcas: seatsFcas) }
-    var modelMax: PerType<Int> { PerType(furl: modelMaxFurl, fnbi: modelMaxFnbi, fcas: modelMaxFcas) }
+    package var seats: PerType<Int> { PerType(furl: seatsFurl, fnbi: seatsFnbi, fcas: seatsFcas) }
+
+    package var modelMax: PerType<Int> {
+        func resolved(_ max: Int, _ sold: Int) -> Int { max == 0 ? sold : max }
+        return PerType(
+            furl: resolved(modelMaxFurl, seatsFurl), fnbi: resolved(modelMaxFnbi, seatsFnbi),
+            fcas: resolved(modelMaxFcas, seatsFcas))
+    }
 
     func freeUnits(_ database: Database) throws -> Int {
         let used = try Int.fetchOne(

@@ -39,6 +39,7 @@ package struct Subscription: TableRow {
     package var seatsFurl: Int
     package var seatsFnbi: Int
     package var seatsFcas: Int
+    /// Seats that the unit's model can use at most; 0: as many as are sold, now and whenever more are.
     package var modelMaxFurl: Int
     package var modelMaxFnbi: Int
     package var modelMaxFcas: Int
@@ -56,7 +57,7 @@ package struct Subscription: TableRow {
         self.paidUntil = paidUntil
         self.units = units
         (seatsFurl, seatsFnbi, seatsFcas) = (seats.furl, seats.fnbi, seats.fcas)
-        let modelMax = modelMax ?? seats
+        let modelMax = modelMax ?? PerType(furl: 0, fnbi: 0, fcas: 0)
         (modelMaxFurl, modelMaxFnbi, modelMaxFcas) = (modelMax.furl, modelMax.fnbi, modelMax.fcas)
         self.sessionsPerSeat = sessionsPerSeat
         self.bandwidth = bandwidth

@@ -73,7 +73,7 @@ struct SubscriptionCommand: AsyncParsableCommand {
         var fcas: Int?
         @Option(
             help: ArgumentHelp(
-                "Seats of each type that the model bears at most (default: as many as are sold).", valueName: "n"))
+                "Seats of each type that the unit's model can use at most; 0: as many as are sold (default: 0).", valueName: "n"))
         var modelMax: Int?
         @Option(help: ArgumentHelp("Sessions that a seat is worth (default: 25).", valueName: "n"))
         var sessionsPerSeat: Int?
@@ -97,6 +97,15 @@ struct SubscriptionCommand: AsyncParsableCommand {
         }
     }
 
+    /// Seats that are sold and that no unit can use are most often a mistake.
+    private static func warn(of subscription: Subscription) {
+        for type in LicenseType.allCases where subscription.modelMax[type] < subscription.seats[type] {
+            Authority.note(
+                "warning: units can use \(subscription.modelMax[type]) of the \(subscription.seats[type]) seats of type "
+                    + "\(type.rawValue), since --model-max is \(subscription.modelMax[type]); 0: as many as are sold")
+        }
+    }
+
     struct Add: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Adds a subscription.", discussion: "Seats and bandwidth are those of each unit under it.")
@@ -117,6 +126,7 @@ struct SubscriptionCommand: AsyncParsableCommand {
             var subscription = Subscription(customerID: customer, plan: plan, paidUntil: paidUntil.seconds, seats: sold)
             terms.apply(to: &subscription)
             let added = try await database.open().addSubscription(subscription)
+            SubscriptionCommand.warn(of: added)
             print("subscription: \(added.id ?? 0)")
         }
     }
@@ -124,7 +134,7 @@ struct SubscriptionCommand: AsyncParsableCommand {
     struct Change: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Changes a subscription: what is not named stays.",
-            discussion: "Units learn of it with their next renewal. More seats than the model bears need --model-max too.")
+            discussion: "Units learn of it with their next renewal.")
 
         @OptionGroup var database: DatabaseFile
         @Argument(help: "The subscription.")
@@ -147,6 +157,7 @@ struct SubscriptionCommand: AsyncParsableCommand {
             if changed.paidUntil <= Timestamp.seconds(Date()) {
                 Authority.note("warning: that date has passed: units get no lease under subscription \(id)")
             }
+            SubscriptionCommand.warn(of: changed)
             print("subscription \(id) is paid until \(Timestamp.endText(changed.paidUntil))")
         }
     }
@@ -158,15 +169,24 @@ struct SubscriptionCommand: AsyncParsableCommand {
         @OptionGroup var form: ListForm
 
         func run() async throws {
-            let titles = ["SUBSCRIPTION", "CUSTOMER", "PLAN", "PAID UNTIL", "UNITS", "FURL", "FNBI", "FCAS", "MBITS", "FOR"]
+            let titles = [
+                "SUBSCRIPTION", "CUSTOMER", "PLAN", "PAID UNTIL", "UNITS", "FURL", "FNBI", "FCAS", "MODEL MAX", "MBITS", "FOR",
+            ]
             try form.print(try await database.open().subscriptions(), titles) {
                 [
                     String($0.id ?? 0), String($0.customerId), $0.plan.rawValue, Timestamp.endText($0.paidUntil),
                     String($0.units),
-                    String($0.seatsFurl), String($0.seatsFnbi), String($0.seatsFcas), String($0.bandwidth),
+                    String($0.seatsFurl), String($0.seatsFnbi), String($0.seatsFcas), Self.modelMax($0), String($0.bandwidth),
                     $0.businessType.rawValue,
                 ]
             }
+        }
+
+        /// One number where all types have the same.
+        private static func modelMax(_ subscription: Subscription) -> String {
+            let numbers = [subscription.modelMaxFurl, subscription.modelMaxFnbi, subscription.modelMaxFcas]
+            let texts = numbers.map { $0 == 0 ? "sold" : String($0) }
+            return Set(texts).count == 1 ? texts[0] : texts.joined(separator: "/")
         }
     }
 }

@@ -29,7 +29,7 @@ extension LicenseCommand {
         var sessionsPerSeat = 25
         @Option(
             help: ArgumentHelp(
-                "Seats of each type that the model bears at most (default: as many as are sold).", valueName: "n"))
+                "Seats of each type that the unit's model can use at most (default: as many as are sold).", valueName: "n"))
         var modelMax: Int?
         @Option(help: ArgumentHelp("The lease begins (default: now).", valueName: "date"))
         var notBefore: StartArgument?

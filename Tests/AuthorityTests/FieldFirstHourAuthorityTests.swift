@@ -115,6 +115,27 @@ import Testing
         #expect(changed.status == 0 && changed.error.contains("warning: that date has passed"), "\(changed)")
     }
 
+    /// A limit of the model is a limit for as long as it is said; none follows what is sold.
+    @Test func theModelFollowsWhatIsSold() async throws {
+        try await addCustomer()
+        let terms = ["--customer", "1", "--plan", "annual", "--seats", "40", "--paid-until", "2999-01-01"]
+        func command(_ words: [String]) async throws -> Outcome {
+            try await run([program, "subscription"] + words + ["--database", folder.path + "/authority.db"])
+        }
+        for more in [[], ["--model-max", "50"]] { #expect(try await command(["add"] + terms + more).status == 0) }
+        let sold = try await command(["change", "1", "--seats", "60"])
+        #expect(sold.status == 0 && sold.error.isEmpty, "\(sold)")
+        let limited = try await command(["change", "2", "--seats", "60"])
+        #expect(limited.status == 0 && limited.error.contains("warning: units can use 50 of the 60 seats of type furl"))
+        let rows = try await command(["list"]).output.split(separator: "\n").dropFirst().map {
+            $0.split(whereSeparator: \.isWhitespace)[5...8].joined(separator: " ")
+        }
+        #expect(
+            Field.row(
+                "first.1", "subscription list: furl, fnbi, fcas, model max", expected: "60 0 0 sold; 60 0 0 50",
+                found: rows.joined(separator: "; ")))
+    }
+
     @Test(arguments: ["certificate", "key", "client-ca", "other key", "address", "port"])
     func aServerThatCannotBegin(_ fault: String) async throws {
         let certificates = try Certificates.shared.get()

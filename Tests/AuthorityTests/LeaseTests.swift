@@ -218,4 +218,26 @@ import Testing
             try await authority.subscribe(customer: 99)
         }
     }
+
+    /// The default is no number: more seats are more that a unit can use, without another word.
+    @Test func moreSeatsAreMoreToUse() async throws {
+        let authority = try await TestAuthority()
+        let customer = try #require(authority.customer.id)
+        func add(_ modelMax: PerType<Int>?) async throws -> Int64 {
+            let added = try await authority.store.addSubscription(
+                Subscription(
+                    customerID: customer, plan: .annual, paidUntil: authority.now + 365 * day,
+                    seats: PerType(furl: 40, fnbi: 3, fcas: 2), modelMax: modelMax))
+            return try #require(added.id)
+        }
+        for (modelMax, usable) in [(nil, [60, 3, 2]), (PerType(furl: 50, fnbi: 0, fcas: 1), [50, 3, 1])] {
+            let (id, unit) = (try await add(modelMax), newID())
+            _ = try await authority.ask(unit)
+            _ = try await authority.store.changeSubscription(id) { $0.seatsFurl = 60 }
+            let claims = try #require(try await authority.ask(unit).claims)
+            #expect(claims.seats == PerType(furl: 60, fnbi: 3, fcas: 2))
+            #expect(LicenseType.allCases.map { claims.activeSeats(of: $0) } == usable)
+        }
+        _ = try await authority.store.verifyLedger()
+    }
 }
