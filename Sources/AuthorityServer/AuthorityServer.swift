@@ -115,6 +115,7 @@ package struct AuthorityServer: Service {
         let router = Router(context: ConnectionContext.self)
         router.add(middleware: SealAnswers(sealer: sealer))
         router.add(middleware: ErrorForm(operations: routes.map(\.operation)) { [logger] in Self.refusal($0, logger) })
+        router.add(middleware: NoteRefusals(logger: logger, clock: clock))
         let gate = Gate(store: store, configuration: configuration, clock: clock)
         router.add(middleware: gate)
         for route in routes {
@@ -223,21 +224,26 @@ private struct Gate: RouterMiddleware {
                     + "characters"
             )
         }
-        guard let customer = try await customerID(request.headers[.authorization]) else {
-            throw WebRefusal(
-                .unauthorized, code: AuthorityRefusal.unauthorized.rawValue,
-                message: "Authorization: found no account key that counts, expected `Bearer KEY`",
-                headers: [.wwwAuthenticate: "Bearer"])
-        }
+        let customer = try await customerID(request.headers)
         try take(accounts, String(customer), "customer \(customer)")
         return Question(
             customerID: customer, unitID: asker.unitID, requestID: asker.requestID,
             address: channel.remoteAddress?.ipAddress ?? "", body: body, bytes: body)
     }
 
-    private func customerID(_ authorization: String?) async throws -> Int64? {
-        guard let authorization, authorization.lowercased().hasPrefix("bearer ") else { return nil }
-        return try await store.customerID(ofAccountKey: authorization.dropFirst(7).trimmingCharacters(in: .whitespaces))
+    private func customerID(_ headers: HTTPFields) async throws -> Int64 {
+        func refusal(_ message: String) -> WebRefusal {
+            WebRefusal(
+                .unauthorized, code: AuthorityRefusal.unauthorized.rawValue, message: message,
+                headers: [.wwwAuthenticate: "Bearer"])
+        }
+        guard let key = AccountKey.sent(in: headers) else {
+            throw refusal("Authorization: found no account key, expected `Bearer KEY`")
+        }
+        guard let customer = try await store.customerID(ofAccountKey: key) else {
+            throw refusal("unknown account key: check account-key-file")
+        }
+        return customer
     }
 
     private func take(_ buckets: TokenBuckets, _ source: String, _ who: String) throws(WebRefusal) {

@@ -195,7 +195,11 @@ extension LicenseClient {
         case let error as HTTPClientError where error == .remoteConnectionClosed || error == .uncleanShutdown:
             return .broken(authority: authority, reason: error.shortDescription)
         case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError:
-            return .certificate(authority: authority, reason: "\(error)")
+            // An alert is what the other side says; those about certificates are about ours.
+            let reason = "\(error)"
+            let isOurs = reason.contains("ALERT") && (reason.contains("CERTIFICATE") || reason.contains("UNKNOWN_CA"))
+            return isOurs
+                ? .ownCertificate(authority: authority, reason: reason) : .certificate(authority: authority, reason: reason)
         case let error as NIOConnectionError:
             let reason = error.connectionErrors.first.map { Self.reason(of: $0.error) } ?? "no address of \(error.host)"
             return .unreachable(authority: authority, reason: reason)

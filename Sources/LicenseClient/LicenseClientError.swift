@@ -12,8 +12,10 @@ package enum LicenseClientError: Error, Equatable {
     case hardware
     // No answer.
     case unreachable(authority: String, reason: String)
-    /// The authority's certificate, or ours, is not accepted.
+    /// The authority's certificate is not one that we trust.
     case certificate(authority: String, reason: String)
+    /// The authority does not accept our certificate, or misses it.
+    case ownCertificate(authority: String, reason: String)
     case timeout(authority: String, seconds: Int)
     /// It began to answer and did not end, or not in HTTP.
     case broken(authority: String, reason: String)
@@ -46,7 +48,9 @@ extension LicenseClientError: CustomStringConvertible {
         case .hardware: "found hardware that cannot be read, expected one to ask a licence for"
         case .unreachable(let authority, let reason): "\(authority) is out of reach: \(reason)"
         case .certificate(let authority, let reason):
-            "\(authority): found no certificate to trust (\(reason)), expected its own"
+            "\(authority): certificate not trusted: set authority-ca (\(reason))"
+        case .ownCertificate(let authority, let reason):
+            "\(authority): our certificate is not accepted: set authority-certificate (\(reason))"
         case .timeout(let authority, let seconds): "\(authority): found no whole answer, expected one within \(seconds) seconds"
         case .broken(let authority, let reason):
             "\(authority): found an answer that breaks off (\(reason)), expected a whole one"

@@ -230,7 +230,8 @@ import Testing
                     seats: PerType(furl: 40, fnbi: 3, fcas: 2), modelMax: modelMax))
             return try #require(added.id)
         }
-        for (modelMax, usable) in [(nil, [60, 3, 2]), (PerType(furl: 50, fnbi: 0, fcas: 1), [50, 3, 1])] {
+        let cases: [(PerType<Int>?, [Int])] = [(nil, [60, 3, 2]), (PerType(furl: 50, fnbi: 0, fcas: 1), [50, 3, 1])]
+        for (modelMax, usable) in cases {
             let (id, unit) = (try await add(modelMax), newID())
             _ = try await authority.ask(unit)
             _ = try await authority.store.changeSubscription(id) { $0.seatsFurl = 60 }

@@ -64,8 +64,8 @@ private let question = LeaseRequest(hardware: machine, licenseId: nil, epoch: ni
         }
         let cases: [(Ask, Int, String, String)] = [
             (Ask(accountKey: nil, body: good), 401, "unauthorized", "Bearer KEY"),
-            (Ask(accountKey: key + "x", body: good), 401, "unauthorized", "Bearer KEY"),
-            (Ask(accountKey: "99.x", body: good), 401, "unauthorized", "Bearer KEY"),
+            (Ask(accountKey: key + "x", body: good), 401, "unauthorized", "unknown account key: check account-key-file"),
+            (Ask(accountKey: "99.x", body: good), 401, "unauthorized", "unknown account key: check account-key-file"),
             (Ask(accountKey: key, body: ""), 400, "bad_request", "not JSON"),
             (Ask(accountKey: key, body: "[]"), 400, "bad_request", "an object"),
             (Ask(accountKey: key, body: "{"), 400, "bad_request", "not JSON"),

@@ -199,15 +199,15 @@ import Testing
     @Test func certificatesOfOthers() async throws {
         let other = try await Station(certificate: "other")
         other.answer(Forge(other))
-        await other.expectRefused("\(other.server.url): found no certificate to trust (")
+        await other.expectRefused("\(other.server.url): certificate not trusted: set authority-ca (")
         #expect(other.server.questions.withLock { $0.isEmpty }, "the account key went to nobody")
         // Of a host that an authority vouches for whom nobody has named.
         let stranger = try await Station { $0.authorityFile = try? Certificates.shared.get().path("stranger-ca.pem") }
         stranger.answer(Forge(stranger))
-        await stranger.expectRefused("found no certificate to trust (")
+        await stranger.expectRefused("certificate not trusted: set authority-ca (")
         let system = try await Station { $0.authorityFile = nil }
         system.answer(Forge(system))
-        await system.expectRefused("found no certificate to trust (")
+        await system.expectRefused("certificate not trusted: set authority-ca (")
         #expect(stranger.server.questions.withLock { $0.isEmpty } && system.server.questions.withLock { $0.isEmpty })
     }
 

@@ -64,13 +64,13 @@ import Testing
         // Without one, and with one that the authority does not know.
         let bare = try await Station(clientAuthority: folder + "/ca.pem")
         bare.answer(Forge(bare))
-        await bare.expectRefused(bare.server.url)
+        await bare.expectRefused("\(bare.server.url): our certificate is not accepted: set authority-certificate (")
         let stranger = try await Station(clientAuthority: folder + "/ca.pem") {
             $0.certificateFile = folder + "/stranger.pem"
             $0.privateKeyFile = folder + "/stranger.key"
         }
         stranger.answer(Forge(stranger))
-        await stranger.expectRefused(stranger.server.url)
+        await stranger.expectRefused("\(stranger.server.url): our certificate is not accepted: set authority-certificate (")
         #expect(bare.server.questions.withLock { $0.isEmpty } && stranger.server.questions.withLock { $0.isEmpty })
     }
 
