@@ -25,7 +25,7 @@ extension AuthorityStore {
             var row = Customer(id: nil, name: name, accountKeyHash: Self.hash(ofSecret: secret))
             try row.insert(database)
             row.id = database.lastInsertedRowID
-            try Ledger.append("customer.added", row, at: now, in: database)
+            try Ledger.append("customer.added", row, by: self.user, at: now, in: database)
             return row
         }
         return (customer, "\(customer.id ?? 0).\(secret)")
@@ -39,7 +39,7 @@ extension AuthorityStore {
             var row: Customer = try Self.fetch(id, "customer", database)
             row.accountKeyHash = Self.hash(ofSecret: secret)
             try row.update(database)
-            try Ledger.append("customer.key_rotated", row, at: now, in: database)
+            try Ledger.append("customer.key_rotated", row, by: self.user, at: now, in: database)
         }
         return "\(id).\(secret)"
     }
@@ -82,7 +82,7 @@ extension AuthorityStore {
             var row = subscription
             try row.insert(database)
             row.id = database.lastInsertedRowID
-            try Ledger.append("subscription.added", row, at: now, in: database)
+            try Ledger.append("subscription.added", row, by: self.user, at: now, in: database)
             return row
         }
     }
@@ -100,7 +100,7 @@ extension AuthorityStore {
             try row.check()
             if row != old {
                 try row.update(database)
-                try Ledger.append("subscription.changed", row, at: now, in: database)
+                try Ledger.append("subscription.changed", row, by: self.user, at: now, in: database)
             }
             return row
         }

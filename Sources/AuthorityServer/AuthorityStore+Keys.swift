@@ -39,7 +39,7 @@ extension AuthorityStore {
             let row = KeyRow(
                 kid: kid, pem: pem, createdAt: now, signsFrom: isFirst ? now : now + overlapSeconds, retiredAt: nil)
             try row.insert(database)
-            try Ledger.append("key.added", row, at: now, in: database)
+            try Ledger.append("key.added", row, by: self.user, at: now, in: database)
             return row
         }
     }
@@ -68,7 +68,7 @@ extension AuthorityStore {
             }
             row.retiredAt = now
             try row.update(database)
-            try Ledger.append("key.retired", row, at: now, in: database)
+            try Ledger.append("key.retired", row, by: self.user, at: now, in: database)
             return row
         }
     }

@@ -65,6 +65,7 @@ extension AuthorityStore {
         let now = now
         let newID = UUID().uuidString.lowercased()
         let digest = question.digest("lease")
+        let who = "unit " + question.unitID
         let decide = { @Sendable [reissues] (database: Database) throws -> LeaseDecision in
             if let before = try Self.answer(to: question, digest, database) { return before }
             return try LeaseRule(database: database, question: question, now: now, newID: newID, reissues: reissues).decide()
@@ -76,7 +77,7 @@ extension AuthorityStore {
             let outcome: LeaseDecision? = try await write { database in
                 let again = try decide(database)
                 if again != decided { return again }
-                try Self.apply(decided, now: now, in: database)
+                try Self.apply(decided, by: who, now: now, in: database)
                 if case .again = decided { return nil }
                 try Self.keep(answer, to: question, digest, now: now, in: database)
                 return nil
@@ -108,10 +109,10 @@ extension AuthorityStore {
         do { return String(try await LicenseToken.sign(claims, with: key).dropLast()) } catch { throw .licensing(error) }
     }
 
-    static func apply(_ decision: LeaseDecision, now: Int, in database: Database) throws {
+    static func apply(_ decision: LeaseDecision, by who: String, now: Int, in database: Database) throws {
         switch decision {
         case .again, .refused: break
-        case .held(let license, let row): try hold(row, of: license, now: now, in: database)
+        case .held(let license, let row): try hold(row, of: license, by: who, now: now, in: database)
         case .granted(let grant):
             if grant.isNew { try grant.license.insert(database) } else { try grant.license.update(database) }
             try grant.assignment?.insert(database)
@@ -119,14 +120,16 @@ extension AuthorityStore {
                 sql: "UPDATE hardware_assignment SET state = 'withdrawn' WHERE license_id = ? AND state = 'held'",
                 arguments: [grant.license.id])
             if database.changesCount > 0 {
-                try Ledger.append("hardware.withdrawn", grant.license, at: now, in: database)
+                try Ledger.append("hardware.withdrawn", grant.license, by: who, at: now, in: database)
             }
-            try Ledger.append(grant.kind, grant.license, grant.details, at: now, in: database)
+            try Ledger.append(grant.kind, grant.license, grant.details, by: who, at: now, in: database)
         }
     }
 
     /// Puts hardware before a person, once for each change: the same question every day is one line in the ledger.
-    private static func hold(_ row: HardwareRow, of license: LicenseRow, now: Int, in database: Database) throws {
+    private static func hold(
+        _ row: HardwareRow, of license: LicenseRow, by who: String, now: Int, in database: Database
+    ) throws {
         let pending = try HardwareRow.fetchOne(
             database, sql: "SELECT * FROM hardware_assignment WHERE license_id = ? AND state = 'held'", arguments: [license.id])
         if var pending {
@@ -137,7 +140,7 @@ extension AuthorityStore {
         } else {
             try row.insert(database)
         }
-        try Ledger.append("hardware.held", license, ["changed": .string(row.reason)], at: now, in: database)
+        try Ledger.append("hardware.held", license, ["changed": .string(row.reason)], by: who, at: now, in: database)
     }
 
     // MARK: Questions that come again

@@ -71,7 +71,7 @@ extension AuthorityStore {
             }
             row.state = state
             try row.update(database)
-            try Ledger.append(kind, row, ["reason": .string(reason)], at: now, in: database)
+            try Ledger.append(kind, row, ["reason": .string(reason)], by: self.user, at: now, in: database)
             return row
         }
     }
@@ -102,7 +102,8 @@ extension AuthorityStore {
             let stays = machine.addressesIPv4.isEmpty || machine.addressesIPv4.contains(license.addressIpv4)
             license.set(machine, address: stays ? license.addressIpv4 : machine.addressIPv4)
             try license.update(database)
-            try Ledger.append("hardware.approved", license, ["changed": .string(row.reason)], at: now, in: database)
+            try Ledger.append(
+                "hardware.approved", license, ["changed": .string(row.reason)], by: self.user, at: now, in: database)
             return row
         }
     }
@@ -175,7 +176,7 @@ extension AuthorityStore {
             let outcome: Grant? = try await write { database in
                 let again = try decide(database)
                 if again != decided { return again }
-                try Self.apply(.granted(decided), now: now, in: database)
+                try Self.apply(.granted(decided), by: self.user, now: now, in: database)
                 return nil
             }
             guard let outcome else { return (token + "\n", decided.license) }

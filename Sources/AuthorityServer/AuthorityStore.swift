@@ -32,6 +32,8 @@ package final class AuthorityStore: Sendable {
     package let keysFolder: String
     /// How often changed hardware is accepted without a person in `reissueSeconds`.
     package let reissues: Int
+    /// Who acts where no unit does, for the ledger.
+    let user = SystemUser.current
     let pool: DatabasePool
     private let clock: @Sendable () -> Date
     private let privateKeys = Mutex<[String: SigningKey]>([:])

@@ -4,7 +4,7 @@
 //
 // BODY is JSON with sorted keys and comes last, so that no text can be read in two ways; KIND and SUBJECT have no newline. Its
 // member `row` is the row that the entry made or changed, as it was afterwards (of a licence: state, epoch and the end of its
-// lease). So the ledger says what the tables must hold, and `verify` compares them: who changes a table behind the authority's
+// lease), and `by` who did it: `unit UUID`, or the user of the operating system. So the ledger says what the tables must hold, and `verify` compares them: who changes a table behind the authority's
 // back is found as well as who changes the ledger. What it cannot find by itself is a database put back whole, ledger and all;
 // for that, note the last hash elsewhere now and then.
 
@@ -71,11 +71,12 @@ enum Ledger {
 
     /// Appends an entry, within the transaction that does what it says.
     static func append(
-        _ kind: String, _ row: some Ledgered, _ details: [String: JSONValue] = [:], at now: Int, in database: Database
+        _ kind: String, _ row: some Ledgered, _ details: [String: JSONValue] = [:], by who: String, at now: Int,
+        in database: Database
     ) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        let members = details.merging(["row": .object(row.ledgerMembers)]) { _, row in row }
+        let members = details.merging(["by": .string(who), "row": .object(row.ledgerMembers)]) { _, own in own }
         let last = try Row.fetchOne(database, sql: "SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1")
         var entry = LedgerEntry(
             seq: (last?["seq"] ?? 0) + 1, at: now, kind: kind, subject: row.subject,

@@ -73,7 +73,8 @@ struct SubscriptionCommand: AsyncParsableCommand {
         var fcas: Int?
         @Option(
             help: ArgumentHelp(
-                "Seats of each type that the unit's model can use at most; 0: as many as are sold (default: 0).", valueName: "n"))
+                "Seats of each type that the unit's model can use at most; 0: as many as are sold (default: 0).", valueName: "n"
+            ))
         var modelMax: Int?
         @Option(help: ArgumentHelp("Sessions that a seat is worth (default: 25).", valueName: "n"))
         var sessionsPerSeat: Int?

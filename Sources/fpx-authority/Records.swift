@@ -119,8 +119,24 @@ struct LedgerCommand: AsyncParsableCommand {
             var at: Date
             var kind: String
             var subject: String
+            /// Who did it; nil in entries of versions that did not write it down.
+            var by: String?
             var body: [String: JSONValue]
             var hash: String
+
+            init(_ entry: LedgerEntry) throws {
+                (seq, at, kind, subject) = (entry.seq, Timestamp.date(entry.at), entry.kind, entry.subject)
+                body = try JSONValue.object(in: entry.body.utf8)
+                if case .string(let who)? = body.removeValue(forKey: "by") { by = who }
+                hash = entry.hash.hexadecimal
+            }
+
+            var text: String {
+                let encoder = JSONEncoder()
+                encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+                // It was read from JSON, so it can be written as such.
+                return (try? encoder.encode(body)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+            }
         }
 
         func validate() throws {
@@ -128,18 +144,12 @@ struct LedgerCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let entries = try await database.open().ledger(subject: subject, limit: limit)
-            if form.json {
-                return try ListForm.printJSON(
-                    entries.map {
-                        Shown(
-                            seq: $0.seq, at: Timestamp.date($0.at), kind: $0.kind, subject: $0.subject,
-                            body: try JSONValue.object(in: $0.body.utf8),
-                            hash: $0.hash.hexadecimal)
-                    })
-            }
-            try form.print(entries, ["SEQ", "AT", "KIND", "SUBJECT", "HASH", "WHAT"]) {
-                [String($0.seq), Timestamp.text($0.at), $0.kind, $0.subject, String($0.hash.hexadecimal.prefix(12)), $0.body]
+            let entries = try await database.open().ledger(subject: subject, limit: limit).map(Shown.init)
+            try form.print(entries, ["SEQ", "AT", "KIND", "SUBJECT", "BY", "HASH", "WHAT"]) {
+                [
+                    String($0.seq), $0.at.formatted(.iso8601), $0.kind, $0.subject, $0.by ?? "-", String($0.hash.prefix(12)),
+                    $0.text,
+                ]
             }
         }
     }

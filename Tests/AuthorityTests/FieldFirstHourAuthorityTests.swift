@@ -35,7 +35,8 @@ import Testing
         #expect(
             Field.row(
                 "first.10", "backup onto a file that is there",
-                expected: "1 fpx-authority: @letter: there is such a file already, and it is not overwritten; take another name",
+                expected:
+                    "1 fpx-authority: @letter: there is such a file already, and it is not overwritten; take another name",
                 found: "\(found.status) \(found.error)"))
         #expect(try String(contentsOfFile: folder.path + "/letter", encoding: .utf8) == "a letter")
     }
@@ -77,7 +78,8 @@ import Testing
         #expect(
             Field.row(
                 "first.10", "keys rotate --name of no key",
-                expected: "1 fpx-authority: @keys/typo.key: found no such file, expected a pair in the folder of keys, or --new "
+                expected:
+                    "1 fpx-authority: @keys/typo.key: found no such file, expected a pair in the folder of keys, or --new "
                     + "to make one", found: "\(typo.status) \(typo.error)"))
         #expect(access(folder.path + "/keys", F_OK) != 0)
         #expect(try await authority("keys", "rotate", "--name", "k1", "--new").status == 0)
@@ -101,7 +103,8 @@ import Testing
         try await addCustomer()
         let terms = ["--customer", "1", "--plan", "annual", "--seats", "4"]
         func add(_ date: String) async throws -> (status: Int32, output: String, error: String) {
-            try await authority("subscription", "add", terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], "--paid-until", date)
+            try await authority(
+                "subscription", "add", terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], "--paid-until", date)
         }
         let found = try await add("2020-06-15")
         #expect(
@@ -113,6 +116,39 @@ import Testing
         // To end a contract is no mistake, and may be one.
         let changed = try await authority("subscription", "change", "1", "--paid-until", "2020-06-15")
         #expect(changed.status == 0 && changed.error.contains("warning: that date has passed"), "\(changed)")
+    }
+
+    /// The ledger says who: the user of the operating system, also one who has become root, or the unit that asked.
+    @Test func theLedgerSaysWho() async throws {
+        try await addCustomer()
+        let list = try await authority("ledger", "list", "--json")
+        let user = try await run(["id", "-un"]).output.trimmingCharacters(in: .whitespacesAndNewlines)
+        let login = try await run(["cat", "/proc/self/loginuid"]).output
+        let own = try await run(["id", "-u"]).output.trimmingCharacters(in: .whitespacesAndNewlines)
+        var expected = "user \(user)"
+        if login != "4294967295", !login.isEmpty, login != own {
+            let name = try await run(["id", "-un", login]).output.trimmingCharacters(in: .whitespacesAndNewlines)
+            expected = "user \(name) as \(user)"
+        }
+        let by = list.output.firstMatch(of: /"by":"([^"]*)"/).map { String($0.1) } ?? list.output
+        #expect(Field.row("first.10", "ledger list after customer add, by", expected: expected, found: by))
+        // As nobody, whom the password file knows, and as one whom it does not.
+        if getuid() == 0 {
+            for (id, name) in [("65534", "nobody"), ("64321", "64321")] {
+                try #require(try await run(["chown", "-R", id, folder.path]).status == 0)
+                let added = try await run([
+                    "setpriv", "--reuid", id, "--clear-groups", program, "customer", "add", "of \(id)", "--database",
+                    folder.path + "/authority.db",
+                ])
+                try #require(added.status == 0, "\(added)")
+                let last = try await authority("ledger", "list", "--limit", "1").output.split(separator: "\n").last ?? ""
+                #expect(
+                    Field.row(
+                        "first.10", "the same by user \(id)", expected: "yes",
+                        found: last.contains("user \(name)") || last.contains("as \(name)") ? "yes" : String(last)))
+            }
+        }
+        #expect(try await authority("ledger", "verify").status == 0)
     }
 
     /// A limit of the model is a limit for as long as it is said; none follows what is sold.
@@ -157,7 +193,9 @@ import Testing
         ]
         #expect(ended.status == 1 && ended.error.contains(reasons[fault] ?? ""), "\(ended)")
         #expect(
-            Field.row("first.10", "serve with a bad \(fault) makes", expected: "", found: try names.filter { $0 != "letter" }.joined(separator: " ")))
+            Field.row(
+                "first.10", "serve with a bad \(fault) makes", expected: "",
+                found: try names.filter { $0 != "letter" }.joined(separator: " ")))
     }
 }
 

@@ -22,6 +22,19 @@ extension EndToEnd.FieldFirstHourAuthorityTests {
                 found: try daemon.fpx("diagnose", "wad", "license", "detail").split(separator: "\n").joined(separator: "; ")))
     }
 
+    @Test func theLedgerNamesTheUnit() throws {
+        let authority = try AuthorityControl()
+        let daemon = try DaemonControl(authority: authority)
+        #expect(try daemon.eventualState("Active") == "Active", "\(daemon.log)")
+        let unit = try daemon.unitID
+        let issued =
+            try authority.command("ledger", "list").split(separator: "\n").first { $0.contains("license.issued") } ?? ""
+        #expect(
+            Field.row(
+                "first.10", "ledger list of a first licence, by", expected: "unit UNIT",
+                found: (issued.firstMatch(of: /unit \S+/).map { String($0.0) } ?? "").replacing(unit, with: "UNIT")))
+    }
+
     /// The unit's person and the authority's person read the same: which unit, from where, and what to look at.
     @Test func aWrongAccountKeyIsTold() throws {
         let authority = try AuthorityControl()
@@ -35,8 +48,7 @@ extension EndToEnd.FieldFirstHourAuthorityTests {
                 "first.4", "a wrong account key, on the unit",
                 expected: "1 the authority refuses (unauthorized): unknown account key: check account-key-file",
                 found: "\(status) \(told)"))
-        let unit = try String(contentsOfFile: daemon.home + "/state/unit", encoding: .utf8)
-            .trimmingCharacters(in: .whitespacesAndNewlines)
+        let unit = try daemon.unitID
         var line = ""
         _ = eventually {
             line = authority.log.split(separator: "\n").last { $0.contains("Refused") }.map(String.init) ?? ""
@@ -59,8 +71,18 @@ extension EndToEnd.FieldFirstHourAuthorityTests {
         let (status, output) = try daemon.ask("set", "renew_license")
         #expect(
             Field.row(
-                "first.text", "the authority's certificate is not trusted", expected: "certificate not trusted: set authority-ca",
+                "first.text", "the authority's certificate is not trusted",
+                expected: "certificate not trusted: set authority-ca",
                 found: output.firstMatch(of: /certificate not trusted: set authority-ca/).map { String($0.0) } ?? output))
         #expect(status == 1)
+    }
+}
+
+extension DaemonControl {
+    /// By which an authority knows it.
+    fileprivate var unitID: String {
+        get throws {
+            try String(contentsOfFile: home + "/state/unit", encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+        }
     }
 }
