@@ -114,7 +114,9 @@ extension AuthorityStore {
     ///
     /// A unit that has an offline licence of the same subscription gets the next epoch of it, on any hardware: a person has
     /// asked.
-    /// - Parameter unitID: nil: one made from the machine's data, the same for the same data.
+    /// - Parameters:
+    ///   - machine: with its unit's id the licence is bound to that unit, without it to the hardware alone.
+    ///   - unitID: by which it is known here; nil: one made from the machine's data, the same for the same data.
     /// - Returns: the token, as it goes into `license.lic`.
     /// - Throws: `absent`, `invalid`, `state`, `licensing`, `database`.
     package func issueOffline(
@@ -167,7 +169,7 @@ extension AuthorityStore {
                 } ?? "")
             return try Grant(
                 kind: "license.issued_offline", license: row, subscription: subscription, leaseExpiry: subscription.paidUntil,
-                assignment: assignment, reissuesLeft: 0, now: now, database)
+                assignment: assignment, reissuesLeft: 0, now: now, unitID: machine.unitID, database)
         }
         var grant = try await read(decide)
         while true {

@@ -120,13 +120,16 @@ struct LeaseRule {
 
 extension Grant {
     /// The licence with its next epoch and a lease from now on.
+    /// - Parameter unitID: what an offline licence is bound to besides the hardware; empty: to no unit.
     init(
         kind: String, license: LicenseRow, subscription: Subscription, leaseExpiry: Int, assignment: HardwareRow?,
-        reissuesLeft: Int, now: Int, _ database: Database
+        reissuesLeft: Int, now: Int, unitID: String = "", _ database: Database
     ) throws {
         guard let ring = try AuthorityStore.ring(database, now: now) else { throw AuthorityStore.noKey }
         let customer = try String.fetchOne(
             database, sql: "SELECT name FROM customer WHERE id = ?", arguments: [subscription.customerId])
+        var machine = license.machine
+        machine.unitID = unitID
         var license = license
         license.epoch += 1
         license.leaseExpiry = leaseExpiry
@@ -141,17 +144,18 @@ extension Grant {
             leaseExpiry: leaseExpiry, paidUntil: subscription.paidUntil, seats: subscription.seats,
             modelMax: subscription.modelMax, sessionsPerSeat: subscription.sessionsPerSeat,
             licensedBandwidth: subscription.bandwidth, businessType: subscription.businessType,
-            issuerType: license.issuerType, hardware: .usual(license.machine, license.issuerType), epoch: license.epoch)
+            issuerType: license.issuerType, hardware: .usual(machine, license.issuerType), epoch: license.epoch)
     }
 }
 
 extension HardwareBinding {
-    /// Bound to CPU model and CPU count; offline, to memory too. An empty text binds to nothing, and would fit every unit that
-    /// has none either: some kernels name no CPU model.
+    /// Bound to CPU model and CPU count; offline, to memory and the unit's id too, since nobody asks for it again before it ends. An
+    /// empty text binds to nothing, and would fit every unit that has none either: some kernels name no CPU model.
     package static func usual(_ machine: Hardware, _ issuerType: IssuerType) -> HardwareBinding {
         var binds: Set<HardwarePart> = [.cpuModel, .logicalCPUsNumber]
-        if issuerType == .offline { binds.insert(.totalMemorySize) }
+        if issuerType == .offline { binds.formUnion([.totalMemorySize, .unitID]) }
         if machine.cpuModel.isEmpty { binds.remove(.cpuModel) }
+        if machine.unitID.isEmpty { binds.remove(.unitID) }
         return HardwareBinding(machine, binds: binds)
     }
 }

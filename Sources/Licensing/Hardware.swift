@@ -14,8 +14,14 @@ package struct Hardware: Equatable, Sendable {
     /// Of interfaces that are up, loopback left out, in the kernel's order.
     package var addressesIPv4: [String]
     package var hostname: String
+    /// The id of the unit that runs here (UnitIdentity); empty where there is none yet.
+    package var unitID: String
 
-    package init(cpuModel: String, logicalCPUsNumber: Int, totalMemorySize: Int, addressesIPv4: [String], hostname: String) {
+    package init(
+        cpuModel: String, logicalCPUsNumber: Int, totalMemorySize: Int, addressesIPv4: [String], hostname: String,
+        unitID: String = ""
+    ) {
+        self.unitID = unitID
         self.cpuModel = cpuModel
         self.logicalCPUsNumber = logicalCPUsNumber
         self.totalMemorySize = totalMemorySize
@@ -100,6 +106,10 @@ extension Hardware {
             logicalCPUsNumber: try reader.integer("logical_cpus_number", in: HardwareBinding.numbers),
             totalMemorySize: try reader.integer("total_memory_size", in: HardwareBinding.numbers),
             addressesIPv4: try reader.strings("addresses_ipv4"), hostname: try reader.string("hostname", allowsEmpty: true))
+        if reader.has("unit_id") {
+            unitID = try reader.string("unit_id")
+            if !UnitIdentity.isID(unitID) { throw reader.wrong("unit_id", "a UUID in small letters") }
+        }
     }
 }
 
@@ -109,6 +119,7 @@ package enum HardwarePart: String, CaseIterable, Sendable {
     case logicalCPUsNumber = "logical_cpus_number"
     case totalMemorySize = "total_memory_size"
     case addressIPv4 = "address_ipv4"
+    case unitID = "unit_id"
 }
 
 /// A part that is not what the licence says.
@@ -136,6 +147,7 @@ package struct HardwareBinding: Equatable, Sendable {
     package var logicalCPUsNumber: Int?
     package var totalMemorySize: Int?
     package var addressIPv4: String?
+    package var unitID: String?
 
     /// Binds nothing: the licence runs anywhere.
     package init() { binds = [] }
@@ -146,6 +158,7 @@ package struct HardwareBinding: Equatable, Sendable {
         logicalCPUsNumber = hardware.logicalCPUsNumber
         totalMemorySize = hardware.totalMemorySize
         addressIPv4 = hardware.addressIPv4
+        unitID = binds.contains(.unitID) || !hardware.unitID.isEmpty ? hardware.unitID : nil
     }
 
     init(_ reader: JSONReader) throws(LicensingError) {
@@ -167,6 +180,7 @@ package struct HardwareBinding: Equatable, Sendable {
             totalMemorySize = try reader.integer(HardwarePart.totalMemorySize.rawValue, in: Self.numbers)
         }
         if isGiven(.addressIPv4) { addressIPv4 = try reader.string(HardwarePart.addressIPv4.rawValue, allowsEmpty: true) }
+        if isGiven(.unitID) { unitID = try reader.string(HardwarePart.unitID.rawValue, allowsEmpty: true) }
     }
 
     var members: [String: JSONValue] {
@@ -175,6 +189,7 @@ package struct HardwareBinding: Equatable, Sendable {
         members[HardwarePart.logicalCPUsNumber.rawValue] = logicalCPUsNumber.map(JSONValue.integer)
         members[HardwarePart.totalMemorySize.rawValue] = totalMemorySize.map(JSONValue.integer)
         members[HardwarePart.addressIPv4.rawValue] = addressIPv4.map(JSONValue.string)
+        members[HardwarePart.unitID.rawValue] = unitID.map(JSONValue.string)
         return members
     }
 
@@ -187,6 +202,7 @@ package struct HardwareBinding: Equatable, Sendable {
                 case .logicalCPUsNumber: (String(logicalCPUsNumber ?? 0), hardware.map { String($0.logicalCPUsNumber) })
                 case .totalMemorySize: (String(totalMemorySize ?? 0), hardware.map { String($0.totalMemorySize) })
                 case .addressIPv4: (addressIPv4 ?? "", address(of: hardware))
+                case .unitID: (unitID ?? "", hardware?.unitID)
                 }
             if found == licensed { return nil }
             return HardwareMismatch(

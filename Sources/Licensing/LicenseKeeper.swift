@@ -156,6 +156,7 @@ package final class LicenseKeeper: Sendable {
         do { try StoredFile.makeFolder(configuration.stateFolder) } catch { note(error) }
         var hardware: Hardware?
         do { hardware = try readHardware() } catch { note(error) }
+        hardware?.unitID = UnitIdentity.read(stateFolder: configuration.stateFolder) ?? ""
         let (witness, trouble) = ClockWitness.read(configuration.witnessFile)
         if let trouble { warnings.append("\(trouble); the time is guarded by what is left") }
 

@@ -9,15 +9,19 @@ package enum UnitIdentity {
     ///
     /// - Throws: `system`, where it cannot be kept.
     package static func load(stateFolder: String) throws(LicensingError) -> String {
+        if let known = read(stateFolder: stateFolder) { return known }
         let path = stateFolder + "/unit"
-        if let bytes = try? StoredFile.read(path, limit: 4096) {
-            let text = String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-            if isID(text) { return text }
-        }
         let new = UUID().uuidString.lowercased()
         try StoredFile.makeFolder(stateFolder)
         try StoredFile.replace(Array((new + "\n").utf8), at: path, mode: 0o600)
         return new
+    }
+
+    /// The id that is kept in the state folder; nil where there is none, or none to be read.
+    package static func read(stateFolder: String) -> String? {
+        guard let bytes = try? StoredFile.read(stateFolder + "/unit", limit: 4096) else { return nil }
+        let text = String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        return isID(text) ? text : nil
     }
 
     /// A UUID in small letters: nothing else may become a unit's name in files and tables.

@@ -49,13 +49,14 @@ extension LicenseCommand {
         var issuer = "fpx-authority"
         @Option(
             help: ArgumentHelp(
-                "What `fpx show license_hardware_data` printed on the unit; without it the licence runs anywhere.",
+                "What `fpx show license_hardware_data` printed on the unit; without it the licence runs on any unit.",
                 valueName: "file"))
         var hardware: String?
         @Option(
             help: ArgumentHelp(
                 "A part of the hardware that must stay the same, once for each "
-                    + "(default: cpu_model and logical_cpus_number; offline: total_memory_size too).", valueName: "part"))
+                    + "(default: cpu_model and logical_cpus_number; offline: total_memory_size and unit_id too).",
+                valueName: "part"))
         var bind: [HardwarePart] = []
         @Option(help: ArgumentHelp("Grows with each licence of the same id.", valueName: "n"))
         var epoch = 1
@@ -84,17 +85,31 @@ extension LicenseCommand {
                 modelMax: PerType(furl: ceiling(seats), fnbi: ceiling(fnbi), fcas: ceiling(fcas)),
                 sessionsPerSeat: sessionsPerSeat, licensedBandwidth: bandwidth, businessType: businessType,
                 issuerType: issuerType, hardware: try binding(), epoch: epoch)
+            warn(of: claims)
             let token = try await LicenseToken.sign(claims, with: SigningKey(path: key))
             try StoredFile.replace(Array(token.utf8), at: out, mode: 0o644)
             print("licence \(claims.licenseID) for \(customer), epoch \(epoch), until \(Timestamp.endText(claims.end)): \(out)")
+        }
+
+        /// Nobody hears of an offline licence again before it ends: where it would run besides must be known when it is signed.
+        private func warn(of claims: LicenseClaims) {
+            guard issuerType == .offline, !claims.hardware.binds.contains(.unitID), bind.isEmpty else { return }
+            let end = Timestamp.endText(claims.end)
+            Authority.note(
+                hardware.map {
+                    "warning: \($0) names no unit_id: this licence runs on any unit with the same CPU and memory until \(end)"
+                }
+                    ?? "warning: without --hardware this offline licence runs on any unit until \(end)")
         }
 
         private func binding() throws -> HardwareBinding {
             guard let hardware else { return HardwareBinding() }
             let machine = try Hardware(dataFile: hardware)
             // An empty text binds to nothing, and would fit every unit that has none either. Some kernels name no CPU model.
-            let missing = [(HardwarePart.cpuModel, machine.cpuModel), (.addressIPv4, machine.addressIPv4)]
-                .filter { $0.1.isEmpty }.map(\.0)
+            let missing = [
+                (HardwarePart.cpuModel, machine.cpuModel), (.addressIPv4, machine.addressIPv4), (.unitID, machine.unitID),
+            ]
+            .filter { $0.1.isEmpty }.map(\.0)
             if let part = missing.first(where: bind.contains) {
                 throw Refusal(reason: "\(hardware): found no \(part.rawValue), expected one to bind the licence to")
             }

@@ -9,8 +9,8 @@ struct Offline: AsyncParsableCommand {
         discussion: """
             On the unit: fpx show license_hardware_data > hw_data.lic. Here: fpx-authority offline hw_data.lic --subscription \
             ID > license.lic. The file goes to the unit, into its place, then: fpx commit. It holds until the annual \
-            subscription's paid until, and is bound to CPU model, CPU count and memory. Asked again for the same unit, it \
-            gives the next epoch.
+            subscription's paid until, and is bound to the unit, CPU model, CPU count and memory: a copy of it on another unit \
+            is refused. Asked again for the same unit, it gives the next epoch.
             """)
 
     @OptionGroup var files: DatabaseAndKeys
@@ -22,15 +22,16 @@ struct Offline: AsyncParsableCommand {
     var unit: String?
 
     func run() async throws {
-        let machine = try Hardware(dataFile: file)
-        let (token, license) = try await files.open()
-            .issueOffline(machine, subscription: subscription, unitID: try unit ?? unitInFile())
+        var machine = try Hardware(dataFile: file)
+        let known = unit ?? (machine.unitID.isEmpty ? nil : machine.unitID)
+        if machine.unitID.isEmpty { machine.unitID = unit ?? "" }
+        if machine.unitID.isEmpty {
+            Authority.note(
+                "warning: \(file) names no unit_id: this licence runs on any unit with the same CPU and memory; --unit UUID binds it"
+            )
+        }
+        let (token, license) = try await files.open().issueOffline(machine, subscription: subscription, unitID: known)
         try FileHandle.standardOutput.write(contentsOf: Data(token.utf8))
         Authority.note("licence \(license.id), epoch \(license.epoch), until \(Timestamp.endText(license.leaseExpiry))")
-    }
-
-    private func unitInFile() throws -> String? {
-        let reader = try Hardware.reader(dataFile: file)
-        return reader.has("unit_id") ? try reader.string("unit_id") : nil
     }
 }

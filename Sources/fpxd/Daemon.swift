@@ -64,13 +64,15 @@ final class Daemon: Sendable {
             segment, former: places.attachFormer(besides: segment) { logger.warning("\($0)") },
             pools: LicenseType.allCases.count,
             maker: HostSegment.Maker(make: places.makeNext, publish: places.publishNext))
+        // Before the licence is read, which may be bound to it.
+        let unitID = try UnitIdentity.load(stateFolder: places.state)
         let (keeper, report) = await LicenseKeeper.load(
             LicenseConfiguration(
                 licenseFile: settings[Setting.licenseFile], evaluatesWhenAbsent: !settings.isSet(Setting.licenseFile),
                 stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]],
                 hasAuthority: !settings[Setting.authority].isEmpty))
         let daemon = try Daemon(
-            settings: settings, places: places, host: host, sessions: sessions, keeper: keeper,
+            settings: settings, places: places, host: host, sessions: sessions, unitID: unitID, keeper: keeper,
             license: report.status, log: log, logger: logger)
         daemon.events.note(
             .info, .daemon,
@@ -82,14 +84,14 @@ final class Daemon: Sendable {
     }
 
     private init(
-        settings: Settings, places: Places, host: HostSegment, sessions: KeyedSessions, keeper: LicenseKeeper,
-        license: LicenseStatus, log: LineLog, logger: Logger
+        settings: Settings, places: Places, host: HostSegment, sessions: KeyedSessions, unitID: String,
+        keeper: LicenseKeeper, license: LicenseStatus, log: LineLog, logger: Logger
     ) throws {
         self.places = places
         self.host = host
         self.sessions = sessions
         self.keeper = keeper
-        unitID = try UnitIdentity.load(stateFolder: places.state)
+        self.unitID = unitID
         self.log = log
         self.logger = logger
         pools = host.hostPools

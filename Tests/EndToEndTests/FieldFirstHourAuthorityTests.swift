@@ -78,6 +78,64 @@ extension EndToEnd.FieldFirstHourAuthorityTests {
     }
 }
 
+extension EndToEnd.FieldFirstHourAuthorityTests {
+    /// Two units on one machine: CPU and memory are the same, the units are not.
+    @Test func anOfflineLicenceIsOfOneUnit() throws {
+        let authority = try AuthorityControl()
+        let units = [try DaemonControl(cap: nil), try DaemonControl(cap: nil)]
+        let ids = try units.map { try $0.unitID }
+        for unit in units {
+            for name in try FileManager.default.contentsOfDirectory(atPath: authority.keys) where name.hasSuffix(".pem") {
+                try FileManager.default.copyItem(atPath: authority.keys + "/" + name, toPath: unit.home + "/keys/" + name)
+            }
+        }
+        let data = authority.folder.path + "/hw_data.lic"
+        try units[0].fpx("show", "license_hardware_data").write(toFile: data, atomically: true, encoding: .utf8)
+        func issue(_ data: String) throws -> (token: String, notes: String) {
+            let ended = try ChildProcess.run([
+                try Programs.path("fpx-authority"), "offline", data, "--subscription", "1", "--database", authority.database,
+            ])
+            try #require(ended.status == 0, "\(ended)")
+            return (ended.output, ended.error)
+        }
+        let (token, notes) = try issue(data)
+        #expect(!notes.contains("warning"), "\(notes)")
+        for unit in units { try token.write(toFile: unit.licenseFile, atomically: true, encoding: .utf8) }
+        let states = [try units[0].eventualState("Offline-active"), try units[1].eventualState("Hardware-mismatch")]
+        #expect(
+            Field.row(
+                "first.6", "an offline licence on its unit and, copied, on another",
+                expected: "Offline-active, Hardware-mismatch",
+                found: states.joined(separator: ", ")))
+        let status = try units[1].fpx("get", "system", "status")
+        let reason = status.firstMatch(of: /unit_id \S+ -> [0-9a-f-]+/).map { String($0.0) } ?? status
+        #expect(
+            Field.row(
+                "first.6", "get system status on the other unit", expected: "unit_id FIRST -> SECOND",
+                found: reason.replacing(ids[0], with: "FIRST").replacing(ids[1], with: "SECOND")))
+
+        // Data of a version that named no unit, and a licence that binds nothing: they run as ever, and it is said where.
+        try String(contentsOfFile: data, encoding: .utf8).replacing(#","unit_id":"\#(ids[0])""#, with: "")
+            .write(toFile: data, atomically: true, encoding: .utf8)
+        let unbound = try issue(data)
+        #expect(
+            Field.row(
+                "first.6", "offline with data that names no unit", expected: "warning",
+                found: unbound.notes.contains("warning: \(data) names no unit_id") ? "warning" : unbound.notes))
+        try unbound.token.write(toFile: units[1].licenseFile, atomically: true, encoding: .utf8)
+        #expect(try units[1].eventualState("Offline-active") == "Offline-active")
+        let anywhere = try units[0].authority(
+            "license", "sign", "--key", units[0].folder.path + "/test.key", "--customer", "ACME", "--seats", "4",
+            "--issuer-type",
+            "offline", "--days", "365", "--out", units[0].folder.path + "/anywhere.lic")
+        #expect(
+            Field.row(
+                "first.6", "license sign --issuer-type offline without --hardware", expected: "warning",
+                found: anywhere.contains("warning: without --hardware this offline licence runs on any unit until ")
+                    ? "warning" : anywhere))
+    }
+}
+
 extension DaemonControl {
     /// By which an authority knows it.
     fileprivate var unitID: String {

@@ -37,7 +37,8 @@ import Testing
             "--out",
             "@license.lic")
         #expect(signed.status == 0)
-        #expect(signed.output == "licence L9 for ACME, epoch 7, until 2027-11-20: @license.lic\n")
+        #expect(signed.output.contains("licence L9 for ACME, epoch 7, until 2027-11-20: @license.lic\n"), "\(signed.output)")
+        #expect(signed.output.contains("warning: @hw.lic names no unit_id: "), "\(signed.output)")
         try unit.put(folder.read("license.lic")!)
         // Signed by the clock of this machine, wherever it stands.
         unit.set(clock: max(start, Timestamp.seconds(Date())))

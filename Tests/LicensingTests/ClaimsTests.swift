@@ -28,7 +28,7 @@ import Testing
         (
             "hardware", .object(["binds": .array([.string("serial")])]),
             "hardware.binds: found a list of 1, expected only cpu_model, logical_cpus_number, total_memory_size, address_ipv4, "
-                + "and not \"serial\""
+                + "unit_id, and not \"serial\""
         ),
         ("hardware", .object(["binds": .array([.integer(1)])]), "hardware.binds: found 1 in the list, expected texts only"),
     ])

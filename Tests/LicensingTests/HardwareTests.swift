@@ -56,9 +56,10 @@ import Testing
             } == "cpu_model Test \"CPU\" @ 3 GHz -> New; logical_cpus_number 2 -> 8")
         #expect(text { $0.addressesIPv4 = ["192.0.2.7"] } == "address_ipv4 192.0.2.1 -> 192.0.2.7")
         #expect(text { $0.addressesIPv4 = [] } == "address_ipv4 192.0.2.1 -> none")
+        #expect(text { $0.unitID = "unit-2" } == "unit_id none -> unit-2")
         // The address need not be the first.
         #expect(text { $0.addressesIPv4 = ["192.0.2.7", "192.0.2.1"] } == "")
-        #expect(binding.mismatches(with: nil).map(\.found) == Array(repeating: "unreadable", count: 4))
+        #expect(binding.mismatches(with: nil).map(\.found) == Array(repeating: "unreadable", count: 5))
     }
 
     @Test func whatDoesNotBindMayChange() {
@@ -75,7 +76,16 @@ import Testing
              "addresses_ipv4": ["192.0.2.1", "192.0.2.2"], "hostname": "unit"}
             """, "hw.lic")
         #expect(try Hardware(dataFile: folder.path + "/hw.lic") == machine)
-        for (text, part) in [("[]", "no JSON object"), ("{}", "cpu_model: found nothing"), ("", "0 bytes")] {
+        let id = "3b9dbf2c-7d53-4f0e-9a43-0d5f4a4a2f10"
+        func data(_ id: String) -> String {
+            #"{"cpu_model":"","logical_cpus_number":2,"total_memory_size":1,"addresses_ipv4":[],"hostname":"u","unit_id":"\#(id)"}"#
+        }
+        try folder.write(data(id), "hw.lic")
+        #expect(try Hardware(dataFile: folder.path + "/hw.lic").unitID == id)
+        for (text, part) in [
+            (data(id.uppercased()), "unit_id: found"), (data("x"), "expected a UUID in small letters"),
+            ("[]", "no JSON object"), ("{}", "cpu_model: found nothing"), ("", "0 bytes"),
+        ] {
             try folder.write(text, "hw.lic")
             let error = #expect(throws: LicensingError.self) { _ = try Hardware(dataFile: folder.path + "/hw.lic") }
             #expect(error?.description.contains(part) == true, "\(String(describing: error))")

@@ -104,6 +104,26 @@ import Testing
         #expect(await keeper.commit().status.state == .active)
     }
 
+    /// The unit's id lies beside the licence, and a licence that is not bound to one asks for none.
+    @Test func anotherUnitIsNamed() async throws {
+        let unit = try Unit()
+        let ids = ["3b9dbf2c-7d53-4f0e-9a43-0d5f4a4a2f10", "6b7e5c1e-2f64-4f0b-9d0e-0c5d7c9a4f11"]
+        var licensed = machine
+        licensed.unitID = ids[0]
+        try await unit.put(claims(issuer: .offline, hardware: HardwareBinding(licensed, binds: [.cpuModel, .unitID])))
+        let (keeper, report) = await unit.load()
+        #expect(report.status.state == .hardwareMismatch && report.status.reason == "unit_id \(ids[0]) -> none")
+        for (id, state, reason) in [
+            (ids[0], LicenseState.offlineActive, nil), (ids[1], .hardwareMismatch, "unit_id \(ids[0]) -> \(ids[1])"),
+        ] {
+            try unit.folder.write(id + "\n", "var/state/unit")
+            let status = await keeper.commit().status
+            #expect(status.state == state && status.reason == reason, "\(status)")
+        }
+        try await unit.put(claims(id: "L2", issuer: .offline, hardware: HardwareBinding(machine, binds: [.cpuModel])))
+        #expect(await keeper.commit().status.state == .offlineActive)
+    }
+
     /// Every kind of bad file; each leaves the licence in force where there is one, now and after a restart.
     @Test(arguments: [
         LicenseState.empty, .malformed, .truncated, .tooLarge, .unknownKey, .invalidSignature, .unsupportedVersion,
