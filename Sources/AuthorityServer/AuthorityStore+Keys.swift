@@ -110,7 +110,7 @@ extension AuthorityStore {
     }
 
     /// The public half of the pair in the folder.
-    /// - Parameter isThere: whether the pair must be there, or must not be there and is made; nil: it is made where it is not there.
+    /// - Parameter isThere: whether the pair must be there, or must not be there and is made; nil: it is made where there is none.
     private func publicPEM(_ kid: String, isThere: Bool?) throws(AuthorityError) -> String {
         guard KeyFile.isID(kid) else {
             throw .invalid(

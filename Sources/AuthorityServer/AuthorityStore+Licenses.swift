@@ -168,7 +168,8 @@ extension AuthorityStore {
                         separator: "; ")
                 } ?? "")
             return try Grant(
-                kind: "license.issued_offline", license: row, subscription: subscription, leaseExpiry: subscription.paidUntil,
+                kind: "license.issued_offline", license: row, isNew: license == nil, subscription: subscription,
+                leaseExpiry: subscription.paidUntil,
                 assignment: assignment, reissuesLeft: 0, now: now, unitID: machine.unitID, database)
         }
         var grant = try await read(decide)

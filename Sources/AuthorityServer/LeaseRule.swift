@@ -1,4 +1,16 @@
 // LeaseRule: what a unit that asks gets. Reads the database and changes nothing.
+//
+// After a backup was restored there are licences that the database does not know, or of which it knows an earlier epoch. The
+// leases that were given since the backup end within `leaseSeconds` of the restoration, so until then:
+//
+//     a unit names a licence that is unknown here    it is taken up again under its id, with the epoch after the unit's, and
+//                                                    takes its place in a subscription
+//     a unit has no licence and names none           it gets none (`holdsUntil`): the place that seems free may be that of a
+//                                                    unit which has not asked since
+//     a unit is ahead of its row, at any time        the next epoch is the one after the unit's, which it accepts
+//
+// So a unit that was licensed after the backup goes on with its licence, and no two units have one for the same seats. What a
+// unit says it has is believed: who says what is not so gets at most a first licence of their own customer before its time.
 
 import AuthorityAPI
 import ControlAPI
@@ -57,17 +69,36 @@ struct LeaseRule {
         }
         let paid = all.filter { $0.paidUntil > now }
         if paid.isEmpty { return paidUntilPassed(longest) }
+        let restoration = try RestorationRow.latest(database)
+        let lost = try restoration.flatMap(lostLicense)
+        if let restoration, lost == nil, now < restoration.holdsUntil {
+            return .refused(
+                .unavailable,
+                "the authority was restored from a backup on \(Timestamp.text(restoration.at)): "
+                    + "found a unit without a licence, expected one that has one; first licences are issued from \(Timestamp.text(restoration.holdsUntil)) on")
+        }
         guard let subscription = try paid.first(where: { try $0.freeUnits(database) > 0 }) else {
             return .refused(
                 .noSubscription,
                 "found \(paid.reduce(0) { $0 + $1.units }) units with a licence, expected a subscription with a unit to spare")
         }
         let license = LicenseRow(
-            id: newID, subscriptionId: subscription.id ?? 0, unitId: question.unitID, issuerType: .automatic, state: .active,
-            epoch: 0, issuedAt: now, leaseExpiry: 0, machine: machine, address: machine.addressIPv4)
+            id: lost?.id ?? newID, subscriptionId: subscription.id ?? 0, unitId: question.unitID, issuerType: .automatic,
+            state: .active, epoch: lost?.epoch ?? 0, issuedAt: now, leaseExpiry: 0, machine: machine,
+            address: machine.addressIPv4)
         let assignment = HardwareRow(
-            id: nil, licenseId: newID, at: now, hardware: question.body.hardware, state: .first, reason: "")
-        return try grant("license.issued", license, subscription, assignment: assignment, reissuesLeft: reissuesLeft(newID))
+            id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .first, reason: "")
+        return try grant(
+            lost == nil ? "license.issued" : "license.taken_up_again", license, subscription, assignment: assignment,
+            reissuesLeft: reissuesLeft(license.id), isNew: true)
+    }
+
+    /// The licence that the unit names, where it is unknown here because a backup was restored that is older.
+    private func lostLicense(_ restoration: RestorationRow) throws -> (id: String, epoch: Int)? {
+        guard now < restoration.at + AuthorityStore.leaseSeconds, let id = question.body.licenseId,
+            let epoch = question.body.epoch, UnitIdentity.isID(id), try !LicenseRow.exists(database, key: id)
+        else { return nil }
+        return (id, epoch)
     }
 
     // MARK: Renewal
@@ -92,6 +123,7 @@ struct LeaseRule {
             return .held(license, row)
         }
         var renewed = license
+        if question.body.licenseId == license.id { renewed.epoch = max(license.epoch, question.body.epoch ?? 0) }
         renewed.set(machine, address: license.addressIpv4.isEmpty ? machine.addressIPv4 : license.addressIpv4)
         if isSameMachine {
             return try grant("license.renewed", renewed, subscription, assignment: nil, reissuesLeft: left)
@@ -108,11 +140,12 @@ struct LeaseRule {
     }
 
     private func grant(
-        _ kind: String, _ license: LicenseRow, _ subscription: Subscription, assignment: HardwareRow?, reissuesLeft: Int
+        _ kind: String, _ license: LicenseRow, _ subscription: Subscription, assignment: HardwareRow?, reissuesLeft: Int,
+        isNew: Bool = false
     ) throws -> LeaseDecision {
         .granted(
             try Grant(
-                kind: kind, license: license, subscription: subscription,
+                kind: kind, license: license, isNew: isNew, subscription: subscription,
                 leaseExpiry: min(now + AuthorityStore.leaseSeconds, subscription.paidUntil), assignment: assignment,
                 reissuesLeft: reissuesLeft, now: now, database))
     }
@@ -122,7 +155,7 @@ extension Grant {
     /// The licence with its next epoch and a lease from now on.
     /// - Parameter unitID: what an offline licence is bound to besides the hardware; empty: to no unit.
     init(
-        kind: String, license: LicenseRow, subscription: Subscription, leaseExpiry: Int, assignment: HardwareRow?,
+        kind: String, license: LicenseRow, isNew: Bool, subscription: Subscription, leaseExpiry: Int, assignment: HardwareRow?,
         reissuesLeft: Int, now: Int, unitID: String = "", _ database: Database
     ) throws {
         guard let ring = try AuthorityStore.ring(database, now: now) else { throw AuthorityStore.noKey }
@@ -135,7 +168,7 @@ extension Grant {
         license.leaseExpiry = leaseExpiry
         self.kind = kind
         self.license = license
-        isNew = license.epoch == 1
+        self.isNew = isNew
         self.ring = ring
         self.assignment = assignment
         self.reissuesLeft = reissuesLeft
@@ -149,8 +182,8 @@ extension Grant {
 }
 
 extension HardwareBinding {
-    /// Bound to CPU model and CPU count; offline, to memory and the unit's id too, since nobody asks for it again before it ends. An
-    /// empty text binds to nothing, and would fit every unit that has none either: some kernels name no CPU model.
+    /// Bound to CPU model and CPU count; offline, to memory and the unit's id too, since nobody asks for it again before it ends.
+    /// An empty text binds to nothing, and would fit every unit that has none either: some kernels name no CPU model.
     package static func usual(_ machine: Hardware, _ issuerType: IssuerType) -> HardwareBinding {
         var binds: Set<HardwarePart> = [.cpuModel, .logicalCPUsNumber]
         if issuerType == .offline { binds.formUnion([.totalMemorySize, .unitID]) }

@@ -4,9 +4,9 @@
 //
 // BODY is JSON with sorted keys and comes last, so that no text can be read in two ways; KIND and SUBJECT have no newline. Its
 // member `row` is the row that the entry made or changed, as it was afterwards (of a licence: state, epoch and the end of its
-// lease), and `by` who did it: `unit UUID`, or the user of the operating system. So the ledger says what the tables must hold, and `verify` compares them: who changes a table behind the authority's
-// back is found as well as who changes the ledger. What it cannot find by itself is a database put back whole, ledger and all;
-// for that, note the last hash elsewhere now and then.
+// lease), and `by` who did it: `unit UUID`, or the user of the operating system. So the ledger says what the tables must hold,
+// and `verify` compares them: who changes a table behind the authority's back is found as well as who changes the ledger. What
+// it cannot find by itself is a database put back whole, ledger and all; for that, note the last hash elsewhere now and then.
 
 import ControlAPI
 import Crypto
@@ -32,6 +32,7 @@ extension Ledgered {
 extension Customer: Ledgered { var subject: String { "customer:\(id ?? 0)" } }
 extension Subscription: Ledgered { var subject: String { "subscription:\(id ?? 0)" } }
 extension KeyRow: Ledgered { var subject: String { "key:\(kid)" } }
+extension RestorationRow: Ledgered { var subject: String { "restoration:\(id ?? 0)" } }
 extension LicenseRow: Ledgered {
     var subject: String { "license:\(id)" }
     /// Written once a day and unit, so as little as will do.
@@ -110,7 +111,9 @@ enum Ledger {
             head = entry.hash
             rows[entry.subject] = try? JSONValue.object(in: entry.body.utf8)["row"]
         }
-        for table in [LicenseRow.self, Subscription.self, Customer.self, KeyRow.self] as [any Ledgered.Type] {
+        for table in [LicenseRow.self, Subscription.self, Customer.self, KeyRow.self, RestorationRow.self]
+            as [any Ledgered.Type]
+        {
             try compare(table, with: &rows, database)
         }
         if let missing = rows.keys.min() {

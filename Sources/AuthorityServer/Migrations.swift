@@ -8,8 +8,20 @@ enum Migrations {
         migrator.registerMigration("1 customers to ledger") { database in
             for statement in first { try database.execute(sql: statement) }
         }
+        migrator.registerMigration("2 restorations") { database in try database.execute(sql: restorations) }
         return migrator
     }
+
+    private static let restorations = """
+        CREATE TABLE restoration (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at INTEGER NOT NULL,
+            -- Of the last entry in the backup's ledger: what was done later is lost.
+            backup_at INTEGER NOT NULL,
+            -- Until then no unit gets a first licence.
+            holds_until INTEGER NOT NULL
+        ) STRICT
+        """
 
     /// Times are seconds since 1970. STRICT: a column holds what its type says and nothing else.
     private static let first = [

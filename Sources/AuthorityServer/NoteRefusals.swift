@@ -1,4 +1,5 @@
-// Questions that no rule is asked for, such as those with a wrong account key, in the log: a unit that is set up wrongly is found here.
+// Questions that no rule is asked for, such as those with a wrong account key, in the log: a unit that is set up wrongly is found
+// here.
 
 import AuthorityAPI
 import Foundation
@@ -62,8 +63,9 @@ struct NoteRefusals: RouterMiddleware {
             who["account"] = "\(customer)"
         }
         let more = unlogged.value.exchange(0, ordering: .relaxed)
+        let rest = more > 0 ? "; \(more) more refusals have no line" : ""
         logger.warning(
-            "Refused \(request.method) \(request.uri.path.prefix(200)): status \(status.code): \(message)"
-                + (more > 0 ? "; \(more) more refusals have no line" : ""), metadata: who)
+            "Refused \(request.method) \(request.uri.path.prefix(200)): status \(status.code): \(message)\(rest)",
+            metadata: who)
     }
 }

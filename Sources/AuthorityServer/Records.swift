@@ -123,3 +123,14 @@ package struct KeyRow: TableRow {
     package var signsFrom: Int
     package var retiredAt: Int?
 }
+
+/// That a backup was put in the place of the database.
+package struct RestorationRow: TableRow {
+    package static let databaseTableName = "restoration"
+    package var id: Int64?
+    package var at: Int
+    /// Of the last entry in the backup's ledger: what was done later is lost.
+    package var backupAt: Int
+    /// Until then no unit gets a first licence.
+    package var holdsUntil: Int
+}

@@ -106,7 +106,8 @@ extension LeaseRequest {
         }
         try require("version", version, bytes: 1...64)
         if let licenseId { try require("license_id", licenseId, bytes: 1...64) }
-        if let epoch { try require("epoch", epoch, in: numbers) }
+        // There must be a next one.
+        if let epoch { try require("epoch", epoch, in: 0...numbers.upperBound - 1) }
     }
 }
 

@@ -73,6 +73,13 @@ package enum StoredFile {
         }
     }
 
+    /// Puts a file that is whole and on disk in place as one step; what was there before is `previous(of:)` afterwards.
+    /// - Throws: `system`.
+    package static func putInPlace(_ file: String, at path: String) throws(LicensingError) {
+        try keepPrevious(of: path)
+        try move(file, to: path)
+    }
+
     /// Writes a file that must not be there yet.
     /// - Throws: `exists`, `system`.
     package static func create(_ bytes: [UInt8], at path: String, mode: mode_t) throws(LicensingError) {

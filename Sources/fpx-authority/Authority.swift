@@ -18,7 +18,7 @@ struct Authority: AsyncParsableCommand {
         version: Version.number,
         subcommands: [
             Serve.self, CustomerCommand.self, SubscriptionCommand.self, LicenseCommand.self, Offline.self, Keys.self,
-            HardwareCommand.self, Usage.self, LedgerCommand.self, Backup.self,
+            HardwareCommand.self, Usage.self, LedgerCommand.self, Backup.self, Restore.self,
         ])
 
     static func main() async {

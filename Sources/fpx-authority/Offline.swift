@@ -25,12 +25,12 @@ struct Offline: AsyncParsableCommand {
         var machine = try Hardware(dataFile: file)
         let known = unit ?? (machine.unitID.isEmpty ? nil : machine.unitID)
         if machine.unitID.isEmpty { machine.unitID = unit ?? "" }
+        let (token, license) = try await files.open().issueOffline(machine, subscription: subscription, unitID: known)
         if machine.unitID.isEmpty {
             Authority.note(
-                "warning: \(file) names no unit_id: this licence runs on any unit with the same CPU and memory; --unit UUID binds it"
-            )
+                "warning: \(file) names no unit_id: this licence runs on any unit with the same CPU and memory; "
+                    + "--unit UUID binds it")
         }
-        let (token, license) = try await files.open().issueOffline(machine, subscription: subscription, unitID: known)
         try FileHandle.standardOutput.write(contentsOf: Data(token.utf8))
         Authority.note("licence \(license.id), epoch \(license.epoch), until \(Timestamp.endText(license.leaseExpiry))")
     }

@@ -1,4 +1,4 @@
-// Hardware that waits, usage reports, the ledger, the backup.
+// Hardware that waits, usage reports, the ledger, the backup and its way back.
 
 import ArgumentParser
 import AuthorityServer
@@ -167,5 +167,60 @@ struct Backup: AsyncParsableCommand {
     func run() async throws {
         let summary = try await database.open().backup(to: file)
         print("\(file): ledger verifies: \(summary.entries) entries, last hash \(summary.head)")
+    }
+}
+
+struct Restore: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Puts a backup in the place of the database; stop `serve` first.",
+        discussion: """
+            Checks the backup as `backup` does. The database that was there stays as FILE.previous. What was done after the \
+            backup is lost, but for the licences that units have got since: who asks with one keeps it. So that no place is \
+            given away that is another unit's, no unit gets a first licence for as long as such a lease can run. Without a \
+            file: changes --hold-days of the last restoration.
+            """)
+
+    @OptionGroup var files: DatabaseAndKeys
+    @Option(
+        help: ArgumentHelp(
+            "For how many days no unit gets a first licence; 0: where none was licensed since the backup (default: 14, the "
+                + "longest lease).", valueName: "n"))
+    var holdDays: Int?
+    @Argument(help: ArgumentHelp("What `backup` wrote.", valueName: "backup"))
+    var file: String?
+
+    func validate() throws {
+        if file == nil, holdDays == nil { throw ValidationError("found no backup, expected one, or --hold-days") }
+        if let holdDays, !(0...3660).contains(holdDays) {
+            throw ValidationError("--hold-days: found \(holdDays), expected 0 to 3660")
+        }
+    }
+
+    func run() async throws {
+        let hold = holdDays.map { $0 * 86_400 } ?? AuthorityStore.leaseSeconds
+        guard let file else {
+            let row = try await files.open().hold(seconds: hold)
+            return print(Self.end(of: row))
+        }
+        let path = files.file.database
+        let hasPrevious = access(path, F_OK) == 0
+        let now = Timestamp.seconds(Date())
+        let restored = try await AuthorityStore.restore(
+            file, to: path, keysFolder: files.keysFolder, holdSeconds: hold, now: now)
+        print("\(path): ledger verifies: \(restored.summary.entries) entries, last hash \(restored.summary.head)")
+        if hasPrevious { print("the database before it: \(path).previous") }
+        print(Self.end(of: restored.row))
+        Authority.note(
+            "what was done after \(Timestamp.text(restored.row.backupAt)) is not in it: before you start `serve`, "
+                + "enter customers, subscriptions, suspensions and cancellations again, and issue offline licences again")
+        for kid in restored.unknownKeys {
+            Authority.note("key \(kid) is not in it: `keys rotate --name \(kid) --overlap-days 0` if units trust no other key")
+        }
+    }
+
+    private static func end(of row: RestorationRow) -> String {
+        row.holdsUntil > row.at
+            ? "first licences are issued from \(Timestamp.text(row.holdsUntil)) on; `restore --hold-days 0` ends the wait"
+            : "first licences are issued"
     }
 }

@@ -12,9 +12,9 @@ struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Answers units over TLS until it is told to stop.",
         discussion: """
-            Makes the database and a first key where there are none, once all files and the address are found good. SIGTERM or SIGINT: finishes what it has begun, and ends. \
-            Changes made by other commands count at once, a renewed certificate from the next connection on. On stderr: \
-            `ready: ` and where it listens.
+            Makes the database and a first key where there are none, once it has found all files and the address good. SIGTERM or \
+            SIGINT: finishes what it has begun, and ends. Changes made by other commands count at once, a renewed certificate \
+            from the next connection on. On stderr: `ready: ` and where it listens.
             """)
 
     @OptionGroup var files: DatabaseAndKeys
@@ -69,6 +69,9 @@ struct Serve: AsyncParsableCommand {
         let store = try files.open(creates: true, reissues: reissues)
         if let first = try await store.makeFirstKey() {
             logger.notice("Made key \(first.kid); units must trust \(files.keysFolder)/\(first.kid).pem")
+        }
+        if let end = try await store.holdsUntil() {
+            logger.notice("Restored from a backup: no unit gets a first licence before \(Timestamp.text(end))")
         }
         // A private key that cannot be read is a reason not to begin.
         let signing = try await store.signingKey().id

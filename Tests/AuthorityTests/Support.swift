@@ -86,11 +86,15 @@ final class TestAuthority: Sendable {
     }
 
     /// Asks for a lease, as the server would.
+    /// - Parameters:
+    ///   - store: nil: this one's.
+    ///   - held: the licence that the unit holds, by id and epoch.
     func ask(
-        _ unit: String, _ hardware: HardwareReport = machine, key: String = newID(), customer: Int64? = nil
+        _ unit: String, _ hardware: HardwareReport = machine, key: String = newID(), customer: Int64? = nil,
+        of store: AuthorityStore? = nil, holding held: (id: String?, epoch: Int?) = (nil, nil)
     ) async throws -> Reply {
-        let request = LeaseRequest(hardware: hardware, licenseId: nil, epoch: nil, version: "1.0.0")
-        let answer = try await store.lease(
+        let request = LeaseRequest(hardware: hardware, licenseId: held.id, epoch: held.epoch, version: "1.0.0")
+        let answer = try await (store ?? self.store).lease(
             Question(
                 customerID: customer ?? self.customer.id!, unitID: unit, requestID: key, address: "198.51.100.7", body: request,
                 bytes: try ControlJSON.encoder().encode(request)))

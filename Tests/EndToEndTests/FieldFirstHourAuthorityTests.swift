@@ -136,6 +136,60 @@ extension EndToEnd.FieldFirstHourAuthorityTests {
     }
 }
 
+extension EndToEnd.FieldFirstHourAuthorityTests {
+    /// The authority's disk is lost after a unit was licensed: the backup knows nothing of that unit, and one place is sold.
+    @Test func aUnitLicensedAfterTheBackup() throws {
+        let authority = try AuthorityControl()
+        try authority.command("subscription", "change", "1", "--units", "1")
+        let backup = authority.folder.path + "/backup.db"
+        try authority.command("backup", backup)
+        let unit = try DaemonControl(authority: authority)
+        #expect(try unit.eventualState("Active") == "Active", "\(unit.log)")
+        _ = try unit.fpx("set", "renew_license")
+        let before = try #require(try authority.licenses().first)
+        #expect(before.epoch == 2)
+
+        let early = try authority.refusableCommand(["restore", backup])
+        #expect(
+            Field.row(
+                "first.5", "restore while serve runs", expected: "1 a database that is in use",
+                found: "\(early.status) "
+                    + (early.output.firstMatch(of: /a database that is in use/).map { String($0.0) } ?? early.output)))
+        authority.stop()
+        try expectEventually("serve has ended") { try authority.refusableCommand(["restore", backup]).status == 0 }
+        try authority.start()
+        #expect(try authority.licenses().isEmpty)
+
+        // A new unit comes first: the only place is another unit's, though the authority cannot know it.
+        let other = try DaemonControl(authority: authority)
+        let asked = try other.ask("set", "renew_license")
+        #expect(
+            Field.row(
+                "first.5", "a new unit asks a restored authority", expected: "1 the authority refuses (unavailable)",
+                found: "\(asked.status) "
+                    + (asked.output.firstMatch(of: /the authority refuses \(\w+\)/).map { String($0.0) } ?? asked.output)))
+        let renewed = try unit.ask("set", "renew_license")
+        let after = try authority.licenses()
+        #expect(
+            Field.row(
+                "first.5", "a unit that was licensed after the backup renews", expected: "0 ID, epoch 3",
+                found: "\(renewed.status) "
+                    + after.map { "\($0.id == before.id ? "ID" : $0.id), epoch \($0.epoch)" }.joined(separator: "; ")),
+            "\(renewed.output)")
+        #expect(try unit.eventualState("Active") == "Active")
+        // Who is in charge ends the wait: the place is taken all the same.
+        try authority.command("restore", "--hold-days", "0")
+        let late = try other.ask("set", "renew_license")
+        #expect(
+            Field.row(
+                "first.5", "the new unit, after the wait", expected: "1 the authority refuses (no_subscription)",
+                found: "\(late.status) "
+                    + (late.output.firstMatch(of: /the authority refuses \(\w+\)/).map { String($0.0) } ?? late.output)))
+        #expect(try authority.licenses().map(\.id) == [before.id])
+        #expect(try authority.command("ledger", "verify").contains("entries"))
+    }
+}
+
 extension DaemonControl {
     /// By which an authority knows it.
     fileprivate var unitID: String {

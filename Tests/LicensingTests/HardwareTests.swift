@@ -78,7 +78,8 @@ import Testing
         #expect(try Hardware(dataFile: folder.path + "/hw.lic") == machine)
         let id = "3b9dbf2c-7d53-4f0e-9a43-0d5f4a4a2f10"
         func data(_ id: String) -> String {
-            #"{"cpu_model":"","logical_cpus_number":2,"total_memory_size":1,"addresses_ipv4":[],"hostname":"u","unit_id":"\#(id)"}"#
+            #"{"cpu_model":"","logical_cpus_number":2,"total_memory_size":1,"addresses_ipv4":[],"hostname":"u","#
+                + #""unit_id":"\#(id)"}"#
         }
         try folder.write(data(id), "hw.lic")
         #expect(try Hardware(dataFile: folder.path + "/hw.lic").unitID == id)
