@@ -74,8 +74,8 @@ struct LeaseRule {
         if let restoration, lost == nil, now < restoration.holdsUntil {
             return .refused(
                 .unavailable,
-                "the authority was restored from a backup on \(Timestamp.text(restoration.at)): "
-                    + "found a unit without a licence, expected one that has one; first licences are issued from \(Timestamp.text(restoration.holdsUntil)) on")
+                "the authority was restored from a backup on \(Timestamp.text(restoration.at)): a unit without a licence gets "
+                    + "its first one from \(Timestamp.text(restoration.holdsUntil)) on")
         }
         guard let subscription = try paid.first(where: { try $0.freeUnits(database) > 0 }) else {
             return .refused(

@@ -72,6 +72,17 @@ import Testing
                 found: "\(unknown.status) \(unknown.error)".replacing(id, with: "ID")))
     }
 
+    @Test func aFileThatIsNoLicence() async throws {
+        try await addCustomer()
+        try folder.write("garbage", "license.lic")
+        let found = try await authority("license", "show", "@license.lic")
+        #expect(
+            Field.row(
+                "first.text", "a file that is no licence",
+                expected: "1 fpx-authority: @license.lic is not a licence (Malformed)",
+                found: "\(found.status) " + (found.error.split(separator: ":", maxSplits: 2).prefix(2).joined(separator: ":"))))
+    }
+
     @Test func aMistypedKey() async throws {
         try await addCustomer()
         let typo = try await authority("keys", "rotate", "--name", "typo")

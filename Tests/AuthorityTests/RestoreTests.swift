@@ -39,7 +39,7 @@ import Testing
         // The place seems free, and is not.
         let refused = try await authority.ask(other, of: store)
         #expect(refused.status == 503 && refused.error?.code == "unavailable", "\(refused)")
-        #expect(refused.error?.message.contains("first licences are issued from 2026-12-05T01:00:00Z on") == true)
+        #expect(refused.error?.message.contains("gets its first one from 2026-12-05T01:00:00Z on") == true)
         // Nor is it one for who asks for no licence, for one that cannot be ours, or for no epoch of it.
         for name in [(nil, 4), (held.licenseID, nil), ("test", 4)] as [(String?, Int?)] {
             #expect(try await authority.ask(other, of: store, holding: name).status == 503)
