@@ -91,6 +91,40 @@ extension EndToEnd {
             #expect(killed.reduce(0, +) >= kills && killed.allSatisfy { $0 > kills / 4 })
         }
 
+        /// A restoration that dies at any step leaves the database as it was, or restored; the next one does all of it.
+        @Test func aRestoreIsWholeOrNotDone() throws {
+            let isLong = ProcessInfo.processInfo.environment["FPX_KILLS"] != nil
+            let tools = try TemporaryFolder()
+            try Self.build(in: tools)
+            let point = KillPoint(tools, name: "restore", files: "/authority.db")
+            let authority = try AuthorityControl()
+            let backup = authority.folder.path + "/backup"
+            try authority.command("backup", backup)
+            try authority.command("customer", "add", "since the backup")
+            authority.stop()
+            let restore = [try Programs.path("fpx-authority"), "restore", backup, "--database", authority.database]
+            var killed = 0
+            var restored = 0
+            for shift in 0..<(isLong ? 3 : 1) {
+                var step = 0
+                var dead: pid_t?
+                repeat {
+                    step += 1
+                    try point.set(round: step, step: step, when: ["before", "middle", "after"][(step + shift) % 3])
+                    let ended = try run("env", point.launcher.dropFirst() + restore)
+                    dead = point.outcome()
+                    if dead == nil { #expect(ended.status == 0, "step \(step): \(ended.output)") } else { killed += 1 }
+                    let (status, text) = try authority.refusableCommand(["ledger", "verify"])
+                    #expect(status == 0, "step \(step): \(text)")
+                    if try authority.command("ledger", "list").contains("authority.restored") { restored += 1 }
+                } while dead != nil
+                #expect(try authority.command("customer", "list").contains("ACME"))
+                #expect(try !authority.command("customer", "list").contains("since"))
+            }
+            print("killed: restore \(killed) times; the database was a restored one after \(restored) of them")
+            #expect(killed > 20 && restored > 0 && restored < killed)
+        }
+
         /// With one of them dead.
         private func check(_ authority: AuthorityControl, _ daemon: DaemonControl, _ round: Int) throws {
             let (verified, text) = try run(
