@@ -40,10 +40,22 @@ package enum Descriptor {
         return fstat(2, &status) == 0 && status.st_mode & S_IFMT != 0 ? 2 : open("/dev/null", O_WRONLY | O_CLOEXEC)
     }()
 
+    /// For programs that have keys: no memory goes to disk when the process fails.
+    package static func keepMemoryOffDisk() {
+        var none = rlimit(rlim_cur: 0, rlim_max: 0)
+        setrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &none)
+        // A program that the kernel hands dumps to gets them whatever the limit is: then none of the memory is in them.
+        let filter = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC)
+        guard filter >= 0 else { return }
+        _ = write([UInt8(ascii: "0")], to: filter)
+        close(filter)
+    }
+
     /// For the beginning of a server's life. No standard descriptor is missing, or the next file that is opened would get its
-    /// number; a peer that goes away is an error of a call and not a signal; and there are as many descriptors as the system
-    /// allows, for many connections.
+    /// number; a peer that goes away is an error of a call and not a signal; there are as many descriptors as the system allows, for
+    /// many connections; and no memory, in which keys are, goes to disk when the process fails.
     package static func prepareProcess() {
+        keepMemoryOffDisk()
         _ = standardError
         var descriptor: Int32
         repeat { descriptor = open("/dev/null", O_RDWR) } while (0...2).contains(descriptor)

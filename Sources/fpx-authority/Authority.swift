@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import AuthorityServer
+import Basics
 import ControlAPI
 import Foundation
 import Licensing
@@ -22,6 +23,7 @@ struct Authority: AsyncParsableCommand {
         ])
 
     static func main() async {
+        Descriptor.keepMemoryOffDisk()
         do {
             var command = try parseAsRoot()
             if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }

@@ -44,6 +44,20 @@ extension EndToEnd.FieldLicence {
         }
     }
 
+    /// Keys are in memory, and a process that fails must not leave them on disk.
+    @Test func aDaemonThatFailsLeavesNoMemoryOnDisk() throws {
+        let daemon = try DaemonControl(cap: 1)
+        let process = "/proc/\(try #require(daemon.processID))"
+        let limits = try String(contentsOfFile: process + "/limits", encoding: .utf8).split(separator: "\n")
+        let core = limits.first { $0.hasPrefix("Max core file size") }?.split(separator: " ").dropFirst(4).prefix(2)
+        let filter = try String(contentsOfFile: process + "/coredump_filter", encoding: .utf8)
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        #expect(
+            Field.row(
+                "forgery.6", "fpxd fails: how much of its memory may be dumped", expected: "0 0 bytes, parts 00000000",
+                found: "\(core?.joined(separator: " ") ?? "any") bytes, parts \(filter)"))
+    }
+
     /// What is not one token and white space stays out, and the reason says which file it is about.
     @Test func anythingElseStaysRefused() throws {
         let daemon = try DaemonControl(cap: nil)
