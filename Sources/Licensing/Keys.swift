@@ -17,6 +17,7 @@ package struct TrustedKeys: Sendable {
     package init(paths: [String]) {
         for path in paths.flatMap({ files(of: $0) }) {
             do {
+                try Self.checkWriters(path)
                 let id = KeyFile.id(of: path)
                 let key = try KeyFile.publicKey(path)
                 if keys[id] == nil {
@@ -55,6 +56,13 @@ package struct TrustedKeys: Sendable {
 
     package subscript(id: String) -> EdDSA.PublicKey? { keys[id] }
 
+    /// Whoever writes a trusted key makes licences.
+    private static func checkWriters(_ path: String) throws(LicensingError) {
+        if let others = FileWriters.others(path) {
+            throw .key(path: path, found: "keys \(others)", expected: "owned by root or by fpxd's user, and writable by no others")
+        }
+    }
+
     private mutating func files(of path: String) -> [String] {
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
@@ -62,6 +70,10 @@ package struct TrustedKeys: Sendable {
             return []
         }
         if !isFolder.boolValue { return [path] }
+        do { try Self.checkWriters(path) } catch {
+            trouble.append(error)
+            return []
+        }
         guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
             trouble.append(.key(path: path, found: "a folder that cannot be listed", expected: "public keys"))
             return []
@@ -120,7 +132,30 @@ package enum KeyFile {
         guard pem.blocks.count == 1, let key = try? EdDSA.PublicKey(pem: pem.text) else {
             throw .key(path: path, found: found(pem), expected: "an Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
         }
+        if isWeak(key) {
+            throw .key(path: path, found: "a point of small order", expected: "a key that a private key was made for")
+        }
         return key
+    }
+
+    /// Under a point whose order divides 8 anybody can make signatures that verify. These are the five y that such points have, and
+    /// the two of them that can be written in a second way; the last bit is the sign of x.
+    /// Source: RFC 8032, 5.1, for the curve; the points are the multiples of L P of any point P.
+    private static let weakKeys: Set<String> = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ]
+
+    private static func isWeak(_ key: EdDSA.PublicKey) -> Bool {
+        var bytes = Array(key.rawRepresentation)
+        guard let last = bytes.indices.last else { return true }
+        bytes[last] &= 0x7F
+        return weakKeys.contains(bytes.map { String(format: "%02x", $0) }.joined())
     }
 
     static func privateKey(_ path: String) throws(LicensingError) -> EdDSA.PrivateKey {

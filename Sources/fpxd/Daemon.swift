@@ -70,7 +70,7 @@ final class Daemon: Sendable {
             LicenseConfiguration(
                 licenseFile: settings[Setting.licenseFile], evaluatesWhenAbsent: !settings.isSet(Setting.licenseFile),
                 stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]],
-                hasAuthority: !settings[Setting.authority].isEmpty))
+                hasAuthority: !settings[Setting.authority].isEmpty, guardedFiles: [settings[Setting.accountKeyFile]]))
         let daemon = try Daemon(
             settings: settings, places: places, host: host, sessions: sessions, unitID: unitID, keeper: keeper,
             license: report.status, log: log, logger: logger)

@@ -112,6 +112,7 @@ extension EndToEnd.FieldLink {
         try daemon.sign(cap: 8, by: "third")
         let keys = try TemporaryFolder()
         for name in ["test", "next", "third"] { try keys.write(text(daemon.folder.path + "/\(name).pem"), to: "\(name).pem") }
+        try #require(chmod(keys.path, 0o755) == 0)
         try FileManager.default.moveItem(atPath: daemon.home + "/keys", toPath: daemon.home + "/keys.old")
         try FileManager.default.createSymbolicLink(atPath: daemon.home + "/keys", withDestinationPath: keys.path)
         try row("the folder of keys becomes a link to another", 8) { try self.cap(daemon) }
