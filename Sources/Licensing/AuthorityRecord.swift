@@ -1,7 +1,8 @@
-// What a unit remembers of its authority: when it last heard of it, what was refused, and which question is open.
+// What a unit remembers of its authority: when it last heard of it, what was refused, which question is open, and the latest epoch of
+// each licence that was in force here.
 //
 // A damaged file falls back to the one before it, and then to nothing. That stops nobody and frees a suspended unit at most until its
-// next question, which it asks at its next start.
+// next question, which it asks at its next start. Of the epochs the last good copy and the one before it remain then.
 
 import Foundation
 
@@ -41,14 +42,48 @@ package struct AuthorityRecord: Equatable, Sendable {
         }
     }
 
+    /// What is remembered of a licence that was in force.
+    package struct Epoch: Equatable, Sendable {
+        /// The latest.
+        package var number: Int
+        /// The last end of any epoch that was in force: after that none of them can come back.
+        package var end: Int
+    }
+
+    /// So many licences may be in force here that are not over yet.
+    static let epochsMax = 256
+
     /// The authority's time in its last answer; 0: there was none.
     package var lastContact = 0
     /// The same, of its last lease.
     package var lastSuccess = 0
     package var refusal: Refusal?
     package var question: Question?
+    /// By licence id.
+    package private(set) var epochs: [String: Epoch] = [:]
 
     package init() {}
+
+    /// Whether a licence was in force here, or an authority has answered: then this unit is none that tries fpx for the first time.
+    package var isOfALicensedUnit: Bool { lastContact > 0 || refusal != nil || !epochs.isEmpty }
+
+    /// Remembers that a licence is in force. Where `epochsMax` are remembered one that is over goes, the one that ended first.
+    /// - Throws: `claim` where none of them is over; `superseded` where a later epoch was in force.
+    package mutating func note(_ claims: LicenseClaims, now: Int) throws(LicensingError) {
+        let known = epochs[claims.licenseID]
+        if let known, known.number > claims.epoch {
+            throw .superseded(id: claims.licenseID, found: claims.epoch, known: known.number)
+        }
+        if known == nil, epochs.count >= Self.epochsMax {
+            guard let first = epochs.min(by: { ($0.value.end, $0.key) < ($1.value.end, $1.key) }), first.value.end <= now else {
+                throw .claim(
+                    name: "jti", found: "licence \(claims.licenseID) after \(epochs.count) others that are not over",
+                    expected: "at most \(Self.epochsMax) on one unit")
+            }
+            epochs[first.key] = nil
+        }
+        epochs[claims.licenseID] = Epoch(number: claims.epoch, end: max(claims.end, known?.end ?? 0))
+    }
 }
 
 extension AuthorityRecord {
@@ -65,6 +100,10 @@ extension AuthorityRecord {
             members["question"] = .object([
                 "id": .string(question.id), "body": .string(question.body), "asked_at": .integer(question.askedAt),
             ])
+        }
+        if !epochs.isEmpty {
+            members["epochs"] = .object(
+                epochs.mapValues { .object(["number": .integer($0.number), "end": .integer($0.end)]) })
         }
         return members
     }
@@ -101,6 +140,15 @@ extension AuthorityRecord {
                 question = Question(
                     id: try fields.string("id"), body: try fields.string("body"),
                     askedAt: try fields.integer("asked_at", in: Timestamp.range))
+            }
+            if reader.has("epochs") {
+                let epochs = try reader.object("epochs")
+                for id in epochs.names {
+                    let fields = try epochs.object(id)
+                    self.epochs[id] = Epoch(
+                        number: try fields.integer("number", in: LicenseClaims.numbers),
+                        end: try fields.integer("end", in: Timestamp.range))
+                }
             }
         } catch {
             throw .damaged(path: path, found: "a record of the authority in which \(error)", expected: "an intact one")

@@ -104,6 +104,7 @@ package struct JSONReader {
     }
 
     package func has(_ name: String) -> Bool { members[name] != nil }
+    package var names: [String] { members.keys.sorted() }
 
     package func integer(_ name: String, in range: ClosedRange<Int>) throws(LicensingError) -> Int {
         guard case .integer(let value)? = members[name], range.contains(value) else {

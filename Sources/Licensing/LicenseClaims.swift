@@ -18,7 +18,9 @@ package struct LicenseClaims: Equatable, Sendable {
     /// What one pool of the engine counts at most.
     package static let sessionsMax = 4_194_303
     /// Wider than any number that makes sense, and small enough that sums and products cannot overflow.
-    private static let numbers = 0...4_294_967_295
+    static let numbers = 0...4_294_967_295
+    /// Bytes of an id.
+    package static let idBytesMax = 64
 
     /// `iss`
     package var issuer: String
@@ -113,6 +115,10 @@ extension LicenseClaims {
             epoch: try reader.integer("epoch", in: Self.numbers))
         guard members["licensed_bandwidth_unit"] == .string("mbits") else {
             throw reader.wrong("licensed_bandwidth_unit", "mbits")
+        }
+        guard licenseID.utf8.count <= Self.idBytesMax else {
+            throw .claim(
+                name: "jti", found: "an id of \(licenseID.utf8.count) bytes", expected: "one of at most \(Self.idBytesMax)")
         }
         guard notBefore < leaseExpiry else {
             throw .claim(

@@ -16,23 +16,27 @@ extension LicenseKeeper {
     /// Changes what is remembered, in memory at once and on disk; where it cannot be written a warning says so.
     package func remember(_ change: (inout AuthorityRecord) -> Void) {
         holding.withLock { holding in
-            let before = holding.record ?? AuthorityRecord()
-            var record = before
+            var record = holding.record ?? AuthorityRecord()
             change(&record)
-            if record == before { return }
-            holding.record = record
+            keep(record, &holding)
             holding.witness = holding.witness.merging(ClockWitness(signedTime: record.lastContact))
-            write(Self.recordName, &holding) { () throws(LicensingError) in
-                try StoredFile.write(record.bytes, to: configuration.recordFile)
-            }
+        }
+    }
+
+    func keep(_ record: AuthorityRecord, _ holding: inout Holding) {
+        if record == holding.record { return }
+        holding.record = record
+        write(Self.recordName, &holding) { () throws(LicensingError) in
+            try StoredFile.write(record.bytes, to: configuration.recordFile)
         }
     }
 
     /// Whether a licence would be in force, were it put in place; a refusal that it may end is left out.
-    /// - Throws: `superseded`, and as `License.check`.
+    /// - Throws: as `AuthorityRecord.note` and `License.check`.
     package func check(_ license: License) throws(LicensingError) {
         let holding = holding.withLock { $0 }
-        try checkEpoch(of: license, holding)
+        var record = holding.record ?? AuthorityRecord()
+        try record.note(license.claims, now: currentTime)
         try license.check(now: currentTime, witness: holding.witness, hardware: holding.hardware)
     }
 

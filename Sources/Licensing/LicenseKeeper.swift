@@ -11,6 +11,7 @@
 // Locks: `commits` puts commits in a row; `holding` is held for moments, and while the copy or the witness is written (once a
 // minute). A crash at any point leaves whole files (StoredFile), and the judgement above needs nothing else.
 
+import Basics
 import Foundation
 import Synchronization
 
@@ -26,15 +27,19 @@ package struct LicenseConfiguration: Sendable {
     package var trustedKeys: [String]
     /// Whether somebody extends leases here: then one that is not extended is a grace.
     package var hasAuthority: Bool
+    /// Files of secrets or settings besides, of which a person should know when others may write them.
+    package var guardedFiles: [String]
 
     package init(
-        licenseFile: String?, evaluatesWhenAbsent: Bool, stateFolder: String, trustedKeys: [String], hasAuthority: Bool = false
+        licenseFile: String?, evaluatesWhenAbsent: Bool, stateFolder: String, trustedKeys: [String], hasAuthority: Bool = false,
+        guardedFiles: [String] = []
     ) {
         self.licenseFile = licenseFile
         self.evaluatesWhenAbsent = evaluatesWhenAbsent
         self.stateFolder = stateFolder
         self.trustedKeys = trustedKeys
         self.hasAuthority = hasAuthority
+        self.guardedFiles = guardedFiles
     }
 
     /// The last licence that was in force.
@@ -67,8 +72,6 @@ package final class LicenseKeeper: Sendable {
         var file: Source = .absent
         /// The last good copy.
         var copy: License?
-        /// The one before it: an epoch that was left behind does not come back.
-        var previous: License?
         /// nil until it is read.
         var record: AuthorityRecord?
         var hardware: Hardware?
@@ -160,6 +163,11 @@ package final class LicenseKeeper: Sendable {
         let (witness, trouble) = ClockWitness.read(configuration.witnessFile)
         if let trouble { warnings.append("\(trouble); the time is guarded by what is left") }
 
+        for path in [configuration.licenseFile, configuration.stateFolder].compactMap({ $0 }) + configuration.guardedFiles {
+            if let others = FileWriters.others(path) {
+                warnings.append("\(path) is \(others): whoever writes it can change what is licensed here")
+            }
+        }
         let keys = trustedKeys()
         let file = await Self.readLicense(configuration.licenseFile, keys)
         // Without a licence nobody misses a key.
@@ -176,13 +184,14 @@ package final class LicenseKeeper: Sendable {
             holding.file = file
             holding.record = holding.record ?? record
             // A question may have been asked meanwhile, and have made a licence the copy.
-            if holding.copy == nil { (holding.copy, holding.previous) = (copy, previous ?? holding.previous) }
+            if holding.copy == nil { holding.copy = copy }
+            // What a damaged record has forgotten.
+            for case let license? in [copy, previous] { try? holding.record?.note(license.claims, now: currentTime) }
             holding.hardware = hardware
             // A witness that was written and is gone was removed by a person: it starts anew.
             let isRemoved = access(configuration.witnessFile, F_OK) != 0 && holding.writeWarnings[Self.witnessName] == nil
             holding.witness = isRemoved ? ClockWitness() : holding.witness.merging(witness)
-            for case let signed? in [file.license?.claims.issuedAt, holding.copy?.claims.issuedAt, holding.record?.lastContact]
-            {
+            for case let signed? in [holding.copy?.claims.issuedAt, holding.record?.lastContact] {
                 holding.witness = holding.witness.merging(ClockWitness(signedTime: signed))
             }
             holding.commitWarnings = warnings
@@ -228,12 +237,13 @@ extension LicenseKeeper {
         switch holding.file {
         case .absent:
             retireCopy(&holding)
-            judgement = Judgement(status: absentStatus())
+            judgement = Judgement(status: absentStatus(holding))
         case .license(let license):
             do {
-                try checkEpoch(of: license, holding)
+                var record = holding.record ?? AuthorityRecord()
+                try record.note(license.claims, now: now)
                 try checkHolds(license, now, holding)
-                keepCopy(of: license, &holding)
+                keepCopy(of: license, record, &holding)
                 judgement = Judgement(status: statusInForce(license, holding), inForce: license)
             } catch {
                 judgement = fallBack(from: license, error, now, holding)
@@ -246,18 +256,16 @@ extension LicenseKeeper {
         return judgement
     }
 
-    private func absentStatus() -> LicenseStatus {
-        guard let path = configuration.licenseFile, !configuration.evaluatesWhenAbsent else {
+    private func absentStatus(_ holding: Holding) -> LicenseStatus {
+        let isEvaluated = configuration.evaluatesWhenAbsent && holding.record?.isOfALicensedUnit != true
+        guard let path = configuration.licenseFile, !isEvaluated else {
             return LicenseStatus(state: .evaluation, claims: .builtInEvaluation)
         }
-        return LicenseStatus(state: .absent, reason: LicensingError.absent(path: path).description)
-    }
-
-    func checkEpoch(of license: License, _ holding: Holding) throws(LicensingError) {
-        for case let known? in [holding.copy, holding.previous]
-        where known.claims.licenseID == license.claims.licenseID && known.claims.epoch > license.claims.epoch {
-            throw .superseded(id: license.claims.licenseID, found: license.claims.epoch, known: known.claims.epoch)
+        var reason = LicensingError.absent(path: path).description
+        if configuration.evaluatesWhenAbsent {
+            reason += "; the built-in evaluation is for units that never had a licence, and this one had or asked for one"
         }
+        return LicenseStatus(state: .absent, reason: reason)
     }
 
     /// The copy where it holds; else the reason why the file is not in force.
@@ -275,17 +283,20 @@ extension LicenseKeeper {
         return Judgement(status: status, refused: error)
     }
 
-    private func keepCopy(of license: License, _ holding: inout Holding) {
+    /// - Parameter record: what is remembered from now on.
+    private func keepCopy(of license: License, _ record: AuthorityRecord, _ holding: inout Holding) {
+        keep(record, &holding)
         if holding.copy == license { return }
-        (holding.previous, holding.copy) = (holding.copy, license)
+        holding.copy = license
+        holding.witness = holding.witness.merging(ClockWitness(signedTime: license.claims.issuedAt))
         write(Self.copyName, &holding) { () throws(LicensingError) in
             try StoredFile.write(license.token + [UInt8(ascii: "\n")], to: configuration.copyFile)
         }
     }
 
     private func retireCopy(_ holding: inout Holding) {
-        guard let copy = holding.copy else { return }
-        (holding.previous, holding.copy) = (copy, nil)
+        if holding.copy == nil { return }
+        holding.copy = nil
         write(Self.copyName, &holding) { () throws(LicensingError) in try StoredFile.retire(configuration.copyFile) }
     }
 

@@ -50,8 +50,12 @@ extension License {
     package func check(now: Int, witness: ClockWitness, hardware: Hardware?) throws(LicensingError) {
         // No other time can be told while the clock is known to be wrong.
         if witness.isRollback(now) { throw .clockRollback(latest: witness.latest) }
-        try checkTime(now: now)
         let mismatches = claims.hardware.mismatches(with: hardware)
+        // When it was signed has been too; but a licence for another machine tells nothing about this one.
+        if mismatches.isEmpty, ClockWitness(signedTime: claims.issuedAt).isRollback(now) {
+            throw .clockRollback(latest: claims.issuedAt)
+        }
+        try checkTime(now: now)
         if !mismatches.isEmpty { throw .hardware(mismatches) }
     }
 

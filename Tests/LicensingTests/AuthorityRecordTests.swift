@@ -9,6 +9,7 @@ import Testing
         record.lastSuccess = start + 1
         record.refusal = .init(licenseID: "L1", isCancelled: true, at: start + 2)
         record.question = .init(id: "0b2c", body: "{\"a\":\"\u{E4}\\n\"}", askedAt: start)
+        try? record.note(claims(id: "L\u{E4}", epoch: 7), now: start)
         return record
     }()
     static let bare = AuthorityRecord()

@@ -43,7 +43,9 @@ import Testing
         Row(named: false, events: [], state: .evaluation, cap: 100),
         Row(named: false, events: [.clock(9000 * day)], state: .evaluation, cap: 100),
         Row(named: false, events: [.install(automatic)], state: .active, cap: 1000),
-        Row(named: false, events: [.install(automatic), .remove], state: .evaluation, cap: 100),
+        Row(
+            named: false, events: [.install(automatic), .remove], state: .absent, cap: 0,
+            text: "the built-in evaluation is for units that never had a licence"),
         Row(events: [], state: .absent, cap: 0, text: "there is no such file"),
         Row(events: [.install(automatic), .remove], state: .absent, cap: 0, text: "there is no such file"),
         // Leases.
