@@ -71,12 +71,15 @@ package struct AnswerSeal: Equatable, Sendable {
 /// Why an answer is not believed.
 package enum AnswerError: Error, Equatable, CustomStringConvertible {
     case token(LicensingError)
+    /// Of a question: its proof is none.
+    case proof(LicensingError)
     /// It is genuine, but not the answer to this question.
     case claim(name: String, found: String, expected: String)
 
     package var description: String {
         switch self {
         case .token(let error): "\(AuthorityHeader.answer): \(error)"
+        case .proof(let error): "\(AuthorityHeader.proof): \(error)"
         case .claim(let name, let found, let expected):
             "\(AuthorityHeader.answer): \(name): found \(found), expected \(expected)"
         }

@@ -5,11 +5,13 @@
 //     Authorization: Bearer KEY       the account key of its customer
 //     Fpx-Unit: UUID                  who it is
 //     Idempotency-Key: UUID           new for each question: one that is asked again under its key gets the first answer again
+//     Fpx-Proof: TOKEN                by the unit's key: that this very question is its own (UnitProof)
 //
 // Every answer, a refusal too, carries `Fpx-Answer`: a token by which the authority vouches for it (AnswerSeal). The document of it
 // all is served at /v1/openapi.json.
 
 import ControlAPI
+import Licensing
 
 package enum AuthorityPath {
     package static let lease = "/v1/lease"
@@ -21,6 +23,7 @@ package enum AuthorityHeader {
     package static let unit = "Fpx-Unit"
     package static let idempotencyKey = "Idempotency-Key"
     package static let answer = "Fpx-Answer"
+    package static let proof = "Fpx-Proof"
 }
 
 /// POST /v1/lease: a first licence, a longer lease, or a licence for changed hardware.
@@ -60,12 +63,15 @@ package struct LeaseAnswer: Codable, Equatable, Sendable {
     package var keys: [Key]
     /// How often changed hardware is still accepted without a person, in the days to come.
     package var reissuesLeft: Int
+    /// Since when another process has asked with this unit's key, seconds since 1970; nil: none has.
+    package var clonedAt: Int?
 
-    package init(license: String, externalAddress: String, keys: [Key], reissuesLeft: Int) {
+    package init(license: String, externalAddress: String, keys: [Key], reissuesLeft: Int, clonedAt: Int? = nil) {
         self.license = license
         self.externalAddress = externalAddress
         self.keys = keys
         self.reissuesLeft = reissuesLeft
+        self.clonedAt = clonedAt
     }
 }
 
@@ -87,6 +93,8 @@ package enum AuthorityRefusal: String, CaseIterable, Sendable {
     // The licence is not to be had for the time being.
     case suspended
     case cancelled
+    /// Another process goes on with the unit's key and licence: this one's epoch was left behind.
+    case cloned
     /// Hardware or address have changed, and a person must look at it.
     case held
     /// The unit has an offline licence.
@@ -96,8 +104,15 @@ package enum AuthorityRefusal: String, CaseIterable, Sendable {
     case unavailable
     case `internal`
 
-    /// Whether a lease in hand ends with it.
-    package var endsLease: Bool { self == .suspended || self == .cancelled }
+    /// How a lease in hand ends with it; nil: it does not.
+    package var endsLease: AuthorityRecord.Refusal.Kind? {
+        switch self {
+        case .suspended: .suspended
+        case .cancelled: .cancelled
+        case .cloned: .cloned
+        default: nil
+        }
+    }
 }
 
 /// POST /v1/usage. It is shown over the control socket too, so it is declared there.

@@ -8,6 +8,13 @@ enum Address {
         return inet_pton(AF_INET, text, &address) == 1
     }
 
+    static func isIPv6(_ text: String) -> Bool {
+        var address = in6_addr()
+        return inet_pton(AF_INET6, text, &address) == 1
+    }
+
+    static func isLoopback(_ text: String) -> Bool { text == "::1" || source(text).hasPrefix("127.") }
+
     /// Who counts as one source: an IPv4 address, or the /64 of an IPv6 one, of which a host has as many as it likes.
     static func source(_ text: String) -> String {
         var address = in6_addr()

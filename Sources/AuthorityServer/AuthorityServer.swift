@@ -228,7 +228,19 @@ private struct Gate: RouterMiddleware {
         try take(accounts, String(customer), "customer \(customer)")
         return Question(
             customerID: customer, unitID: asker.unitID, requestID: asker.requestID,
-            address: channel.remoteAddress?.ipAddress ?? "", body: body, bytes: body)
+            address: channel.remoteAddress?.ipAddress ?? "", unitKey: try await unitKey(of: asker, request.headers, body),
+            body: body, bytes: body)
+    }
+
+    /// The key that vouches for the question; nil: none does.
+    private func unitKey(of asker: Asker, _ headers: HTTPFields, _ body: Data) async throws -> String? {
+        guard let proof = headers[.proof] else { return nil }
+        do {
+            return try await UnitProof.verify(
+                proof, unitID: asker.unitID, requestID: asker.requestID, body: Array(body))
+        } catch {
+            throw WebRefusal(.unauthorized, code: AuthorityRefusal.unauthorized.rawValue, message: "\(error)")
+        }
     }
 
     private func customerID(_ headers: HTTPFields) async throws -> Int64 {

@@ -15,15 +15,20 @@ package struct Question<Body: Sendable>: Sendable {
     package var requestID: String
     /// Where it came from.
     package var address: String
+    /// The public half of the key that vouches for it; nil: none does.
+    package var unitKey: String?
     package var body: Body
     /// The body's bytes, by which a question that comes again is known.
     package var bytes: Data
 
-    package init(customerID: Int64, unitID: String, requestID: String, address: String, body: Body, bytes: Data) {
+    package init(
+        customerID: Int64, unitID: String, requestID: String, address: String, unitKey: String? = nil, body: Body, bytes: Data
+    ) {
         self.customerID = customerID
         self.unitID = unitID
         self.requestID = requestID
         self.address = address
+        self.unitKey = unitKey
         self.body = body
         self.bytes = bytes
     }
@@ -40,8 +45,14 @@ enum LeaseDecision: Equatable, Sendable {
     /// It was answered before.
     case again(StoredAnswer)
     case refused(AuthorityRefusal, String)
+    /// Refused, and nothing is kept under its Idempotency-Key: it does not come from the unit that it names.
+    case unproven(String)
+    /// The same, and a person is to look at the key that it came with.
+    case otherKey(LicenseRow, HardwareRow)
     /// Refused until a person has looked at this hardware.
     case held(LicenseRow, HardwareRow)
+    /// Refused: the epoch that it holds was left behind.
+    case cloned(LicenseRow, String)
     case granted(Grant)
 }
 
@@ -67,8 +78,8 @@ extension AuthorityStore {
         let digest = question.digest("lease")
         let who = "unit " + question.unitID
         let decide = { @Sendable [reissues] (database: Database) throws -> LeaseDecision in
-            if let before = try Self.answer(to: question, digest, database) { return before }
-            return try LeaseRule(database: database, question: question, now: now, newID: newID, reissues: reissues).decide()
+            let rule = LeaseRule(database: database, question: question, now: now, newID: newID, reissues: reissues)
+            return try rule.stranger() ?? Self.answer(to: question, digest, database) ?? rule.decide()
         }
         var decision = try await read(decide)
         while true {
@@ -78,7 +89,10 @@ extension AuthorityStore {
                 let again = try decide(database)
                 if again != decided { return again }
                 try Self.apply(decided, by: who, now: now, in: database)
-                if case .again = decided { return nil }
+                switch decided {
+                case .again, .unproven, .otherKey: return nil
+                default: break
+                }
                 try Self.keep(answer, to: question, digest, now: now, in: database)
                 return nil
             }
@@ -92,13 +106,15 @@ extension AuthorityStore {
         switch decision {
         case .again(let answer): return answer
         case .refused(let refusal, let message): return refusal.answer(message)
-        case .held(_, let row):
+        case .unproven(let message): return AuthorityRefusal.unauthorized.answer(message)
+        case .cloned(let license, let message): return AuthorityRefusal.cloned.answer("licence \(license.id): \(message)")
+        case .held(_, let row), .otherKey(_, let row):
             return AuthorityRefusal.held.answer(
                 "\(row.reason): waits for a person; it is answered with a lease once it is approved")
         case .granted(let grant):
             let license = LeaseAnswer(
                 license: try await sign(grant.claims, by: grant.ring), externalAddress: address, keys: grant.ring.announced,
-                reissuesLeft: grant.reissuesLeft)
+                reissuesLeft: grant.reissuesLeft, clonedAt: grant.license.clonedAt)
             return StoredAnswer(status: 200, body: Self.json(license))
         }
     }
@@ -111,8 +127,17 @@ extension AuthorityStore {
 
     static func apply(_ decision: LeaseDecision, by who: String, now: Int, in database: Database) throws {
         switch decision {
-        case .again, .refused: break
-        case .held(let license, let row): try hold(row, of: license, by: who, now: now, in: database)
+        case .again, .refused, .unproven: break
+        case .cloned(let license, let message):
+            let before = try LicenseRow.fetchOne(database, key: license.id)
+            try license.update(database)
+            // The same unit that asks each hour is one line in the ledger.
+            if before?.clonedBy != license.clonedBy {
+                try Ledger.append(
+                    "license.cloned", license, ["asked": .string(license.clonedBy), "found": .string(message)], by: who, at: now,
+                    in: database)
+            }
+        case .held(let license, let row), .otherKey(let license, let row): try hold(row, of: license, by: who, now: now, in: database)
         case .granted(let grant):
             if grant.isNew { try grant.license.insert(database) } else { try grant.license.update(database) }
             try grant.assignment?.insert(database)
@@ -175,6 +200,13 @@ extension AuthorityStore {
 }
 
 extension Question {
+    /// Why a question does not come from the unit that has the licence; nil: it does, or the unit has no key yet.
+    func isUnproven(_ license: LicenseRow?) -> String? {
+        guard let license, !license.unitKey.isEmpty, license.unitKey != unitKey else { return nil }
+        return "\(AuthorityHeader.proof): found \(unitKey.map { "one by key \($0)" } ?? "none"), expected one by the key "
+            + "\(license.unitKey) of unit \(unitID)"
+    }
+
     /// Who asks what.
     func digest(_ path: String) -> Data {
         var hasher = SHA256()
@@ -206,7 +238,7 @@ extension AuthorityRefusal {
         switch self {
         case .badRequest: 400
         case .unauthorized: 401
-        case .noSubscription, .paidUntilPassed, .suspended, .cancelled: 403
+        case .noSubscription, .paidUntilPassed, .suspended, .cancelled, .cloned: 403
         case .notFound: 404
         case .methodNotAllowed: 405
         case .timeout: 408

@@ -59,6 +59,21 @@ extension AuthorityStore {
         try await change(id, from: [.suspended], to: .active, "license.reinstated", reason)
     }
 
+    /// Ends the dispute about a copied unit: the next one that asks with the unit's key is the unit, whatever epoch it holds.
+    package func resolve(_ id: String, reason: String) async throws(AuthorityError) -> LicenseRow {
+        let now = now
+        return try await write { database in
+            var row: LicenseRow = try Self.fetch(id, "licence", database)
+            guard row.clonedAt != nil else {
+                throw AuthorityError.state(what: "licence \(id)", found: "one that no copy asked for", expected: "a cloned one")
+            }
+            (row.clonedAt, row.clonedBy, row.heldEpoch) = (nil, "", -1)
+            try row.update(database)
+            try Ledger.append("license.resolved", row, ["reason": .string(reason)], by: self.user, at: now, in: database)
+            return row
+        }
+    }
+
     private func change(
         _ id: String, from: [LicenseRowState], to state: LicenseRowState, _ kind: String, _ reason: String
     ) async throws(AuthorityError) -> LicenseRow {
@@ -99,8 +114,9 @@ extension AuthorityStore {
             try row.update(database)
             var license: LicenseRow = try Self.fetch(row.licenseId, "licence", database)
             let machine = Hardware(row.hardware)
-            let stays = machine.addressesIPv4.isEmpty || machine.addressesIPv4.contains(license.addressIpv4)
-            license.set(machine, address: stays ? license.addressIpv4 : machine.addressIPv4)
+            let stays = machine.addresses.isEmpty || machine.addresses.contains(license.address)
+            license.set(machine, address: stays ? license.address : machine.addresses.first ?? "")
+            license.unitKey = machine.unitKey
             try license.update(database)
             try Ledger.append(
                 "hardware.approved", license, ["changed": .string(row.reason)], by: self.user, at: now, in: database)
@@ -158,8 +174,9 @@ extension AuthorityStore {
                 ?? LicenseRow(
                     id: newID, subscriptionId: id, unitId: unitID, issuerType: .offline, state: .active, epoch: 0,
                     issuedAt: now,
-                    leaseExpiry: 0, machine: machine, address: machine.addressIPv4)
-            row.set(machine, address: machine.addressIPv4)
+                    leaseExpiry: 0, machine: machine, address: machine.addresses.first ?? "")
+            row.set(machine, address: machine.addresses.first ?? "")
+            row.unitKey = machine.unitKey
             let assignment = HardwareRow(
                 id: nil, licenseId: row.id, at: now, hardware: HardwareReport(machine),
                 state: license == nil ? .first : .approved,
@@ -189,10 +206,15 @@ extension AuthorityStore {
 
     /// The id of a unit that has told none: a UUID (version 8, RFC 9562) from all its data.
     static func unitID(of machine: Hardware) -> String {
+        if !machine.unitKey.isEmpty { return uuid(of: machine.unitKey) }
         let data = [
             machine.cpuModel, String(machine.logicalCPUsNumber), String(machine.totalMemorySize),
             machine.addressesIPv4.joined(separator: ","), machine.hostname,
         ].joined(separator: "\n")
+        return uuid(of: data)
+    }
+
+    private static func uuid(of data: String) -> String {
         var bytes = Array(SHA256.hash(data: Data(data.utf8)).prefix(16))
         bytes[6] = bytes[6] & 0x0F | 0x80
         bytes[8] = bytes[8] & 0x3F | 0x80
@@ -205,6 +227,7 @@ extension HardwareReport {
     init(_ machine: Hardware) {
         self.init(
             cpuModel: machine.cpuModel, logicalCpusNumber: machine.logicalCPUsNumber, totalMemorySize: machine.totalMemorySize,
-            addressesIpv4: machine.addressesIPv4, hostname: machine.hostname)
+            addressesIpv4: machine.addressesIPv4, hostname: machine.hostname,
+            unitKey: machine.unitKey.isEmpty ? nil : machine.unitKey, addressesIpv6: machine.addressesIPv6)
     }
 }

@@ -11,10 +11,12 @@ extension AuthorityStore {
         let now = now
         let digest = question.digest("usage")
         return try await write { database in
+            let license = try LicenseRow.latest(ofUnit: question.unitID, customerID: question.customerID, database)
+            if let reason = question.isUnproven(license) { return AuthorityRefusal.unauthorized.answer(reason) }
             switch try Self.answer(to: question, digest, database) {
             case .again(let answer): return answer
             case .refused(let refusal, let message): return refusal.answer(message)
-            case .held, .granted, nil: break
+            default: break
             }
             let answer = try Self.keepReport(question, now: now, in: database)
             try Self.keep(answer, to: question, digest, now: now, in: database)

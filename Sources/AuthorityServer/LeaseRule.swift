@@ -28,6 +28,25 @@ struct LeaseRule {
 
     private var machine: Hardware { Hardware(question.body.hardware) }
 
+    /// A question that does not come from the unit that it names; nil: it may.
+    ///
+    /// The first key that a licence is asked with is the unit's from then on.
+    func stranger() throws -> LeaseDecision? {
+        if let told = question.body.hardware.unitKey, told != question.unitKey {
+            return .unproven(
+                "\(AuthorityHeader.proof): found \(question.unitKey.map { "one by key \($0)" } ?? "none"), expected one by the key "
+                    + "\(told) that the question names")
+        }
+        let license = try LicenseRow.latest(ofUnit: question.unitID, customerID: question.customerID, database)
+        guard let license, let reason = question.isUnproven(license) else { return nil }
+        guard let key = question.unitKey else { return .unproven(reason) }
+        return .otherKey(
+            license,
+            HardwareRow(
+                id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .held,
+                reason: "unit_key \(license.unitKey) -> \(key)"))
+    }
+
     func decide() throws -> LeaseDecision {
         guard let license = try LicenseRow.latest(ofUnit: question.unitID, customerID: question.customerID, database) else {
             return try first()
@@ -48,7 +67,32 @@ struct LeaseRule {
             return .refused(.offline, "licence \(license.id) is an offline one: it is not renewed, its file is replaced")
         }
         if subscription.paidUntil <= now { return paidUntilPassed(subscription) }
+        if let clone = clone(of: license) { return clone }
         return try renew(license, subscription)
+    }
+
+    // MARK: Clones
+
+    /// What the unit says it holds; 0: nothing.
+    private func heldEpoch(of license: LicenseRow) -> Int {
+        question.body.licenseId == license.id ? question.body.epoch ?? 0 : 0
+    }
+
+    /// A unit holds the epoch that it held when it asked last, or the one that was given since, whose answer may have been lost. Who
+    /// holds another one is a second process with the same licence, from a copy or an old backup: both went on from one epoch, and
+    /// the other one was given what came since.
+    ///
+    /// An epoch ahead of the row is one of before a restoration of the database.
+    private func clone(of license: LicenseRow) -> LeaseDecision? {
+        let held = heldEpoch(of: license)
+        if license.heldEpoch < 0 || [license.heldEpoch, license.epoch].contains(held) || held > license.epoch { return nil }
+        var cloned = license
+        cloned.clonedAt = license.clonedAt ?? now
+        cloned.clonedBy = "\(question.body.hardware.hostname) from \(question.address), epoch \(held)"
+        return .cloned(
+            cloned,
+            "found a unit that holds epoch \(held), expected \(license.heldEpoch) or \(license.epoch): another process has gone on "
+                + "with its key; a person must say which one is the unit")
     }
 
     private func paidUntilPassed(_ subscription: Subscription) -> LeaseDecision {
@@ -85,7 +129,7 @@ struct LeaseRule {
         let license = LicenseRow(
             id: lost?.id ?? newID, subscriptionId: subscription.id ?? 0, unitId: question.unitID, issuerType: .automatic,
             state: .active, epoch: lost?.epoch ?? 0, issuedAt: now, leaseExpiry: 0, machine: machine,
-            address: machine.addressIPv4)
+            address: machine.addresses.first ?? "", unitKey: question.unitKey ?? "", heldEpoch: lost?.epoch ?? 0)
         let assignment = HardwareRow(
             id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .first, reason: "")
         return try grant(
@@ -107,13 +151,14 @@ struct LeaseRule {
         let left = try reissuesLeft(license.id)
         var changes = HardwareBinding.usual(license.machine, .automatic).mismatches(with: machine)
         let isSameMachine = changes.isEmpty
-        // A unit that has no address at the moment has not moved, and one that had none has one now.
+        // A unit that had no address has one now. One that tells of none has moved as well: it has come from somewhere, if not from
+        // this very host.
         let hasMoved =
-            !license.addressIpv4.isEmpty && !machine.addressesIPv4.isEmpty
-            && !machine.addressesIPv4.contains(license.addressIpv4)
+            !license.address.isEmpty && !machine.addresses.contains(license.address)
+            && !(machine.addresses.isEmpty && Address.isLoopback(question.address))
         if hasMoved {
             changes.append(
-                HardwareMismatch(part: .addressIPv4, licensed: license.addressIpv4, found: machine.addressIPv4))
+                HardwareMismatch(part: .addressIPv4, licensed: license.address, found: machine.addresses.first ?? "none"))
         }
         var row = HardwareRow(
             id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .accepted,
@@ -123,8 +168,10 @@ struct LeaseRule {
             return .held(license, row)
         }
         var renewed = license
-        if question.body.licenseId == license.id { renewed.epoch = max(license.epoch, question.body.epoch ?? 0) }
-        renewed.set(machine, address: license.addressIpv4.isEmpty ? machine.addressIPv4 : license.addressIpv4)
+        renewed.heldEpoch = heldEpoch(of: license)
+        renewed.epoch = max(license.epoch, renewed.heldEpoch)
+        renewed.set(machine, address: license.address.isEmpty ? machine.addresses.first ?? "" : license.address)
+        if renewed.unitKey.isEmpty { renewed.unitKey = question.unitKey ?? "" }
         if isSameMachine {
             return try grant("license.renewed", renewed, subscription, assignment: nil, reissuesLeft: left)
         }
@@ -177,7 +224,8 @@ extension Grant {
             leaseExpiry: leaseExpiry, paidUntil: subscription.paidUntil, seats: subscription.seats,
             modelMax: subscription.modelMax, sessionsPerSeat: subscription.sessionsPerSeat,
             licensedBandwidth: subscription.bandwidth, businessType: subscription.businessType,
-            issuerType: license.issuerType, hardware: .usual(machine, license.issuerType), epoch: license.epoch)
+            issuerType: license.issuerType, hardware: .usual(machine, license.issuerType), epoch: license.epoch,
+            unitKey: license.unitKey.isEmpty ? nil : license.unitKey)
     }
 }
 
@@ -197,19 +245,21 @@ extension Hardware {
     package init(_ report: HardwareReport) {
         self.init(
             cpuModel: report.cpuModel, logicalCPUsNumber: report.logicalCpusNumber, totalMemorySize: report.totalMemorySize,
-            addressesIPv4: report.addressesIpv4, hostname: report.hostname)
+            addressesIPv4: report.addressesIpv4, hostname: report.hostname, addressesIPv6: report.addressesIpv6 ?? [],
+            unitKey: report.unitKey ?? "")
     }
 }
 
 extension LicenseRow {
     init(
         id: String, subscriptionId: Int64, unitId: String, issuerType: IssuerType, state: LicenseRowState, epoch: Int,
-        issuedAt: Int, leaseExpiry: Int, machine: Hardware, address: String
+        issuedAt: Int, leaseExpiry: Int, machine: Hardware, address: String, unitKey: String = "", heldEpoch: Int = 0
     ) {
         self.init(
             id: id, subscriptionId: subscriptionId, unitId: unitId, issuerType: issuerType, state: state, epoch: epoch,
             issuedAt: issuedAt, leaseExpiry: leaseExpiry, cpuModel: machine.cpuModel,
-            logicalCpusNumber: machine.logicalCPUsNumber, totalMemorySize: machine.totalMemorySize, addressIpv4: address)
+            logicalCpusNumber: machine.logicalCPUsNumber, totalMemorySize: machine.totalMemorySize, addressIpv4: address,
+            unitKey: unitKey, heldEpoch: heldEpoch)
     }
 
     /// The machine that it is for.

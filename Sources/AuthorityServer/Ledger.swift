@@ -37,7 +37,13 @@ extension LicenseRow: Ledgered {
     var subject: String { "license:\(id)" }
     /// Written once a day and unit, so as little as will do.
     var ledgerMembers: [String: JSONValue] {
-        ["epoch": .integer(epoch), "lease_expiry": .integer(leaseExpiry), "state": .string(state.rawValue)]
+        var members: [String: JSONValue] = [
+            "epoch": .integer(epoch), "lease_expiry": .integer(leaseExpiry), "state": .string(state.rawValue),
+        ]
+        // Entries of before do not have these.
+        if !unitKey.isEmpty { members["unit_key"] = .string(unitKey) }
+        members["cloned_at"] = clonedAt.map(JSONValue.integer)
+        return members
     }
 }
 

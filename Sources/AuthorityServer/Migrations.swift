@@ -9,8 +9,20 @@ enum Migrations {
             for statement in first { try database.execute(sql: statement) }
         }
         migrator.registerMigration("2 restorations") { database in try database.execute(sql: restorations) }
+        migrator.registerMigration("3 keys of units") { database in
+            for statement in unitKeys { try database.execute(sql: statement) }
+        }
         return migrator
     }
+
+    private static let unitKeys = [
+        "ALTER TABLE license ADD COLUMN unit_key TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE license ADD COLUMN held_epoch INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE license ADD COLUMN cloned_by TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE license ADD COLUMN cloned_at INTEGER",
+        // A unit of before holds the epoch that was given last, or the answer was lost.
+        "UPDATE license SET held_epoch = max(epoch - 1, 0)",
+    ]
 
     private static let restorations = """
         CREATE TABLE restoration (

@@ -80,7 +80,17 @@ package struct LicenseRow: TableRow {
     package var cpuModel: String
     package var logicalCpusNumber: Int
     package var totalMemorySize: Int
+    /// One of the machine's, of either family; empty: it had none.
     package var addressIpv4: String
+    /// The public half of the unit's key; empty: it has told none yet.
+    package var unitKey = ""
+    /// The epoch that the unit said it holds, last: it holds this one or the one that was given since. -1: whatever it says next.
+    package var heldEpoch = 0
+    /// Who asked with an epoch that the unit does not hold any more, last, and when first; empty and nil: nobody.
+    package var clonedBy = ""
+    package var clonedAt: Int?
+
+    package var address: String { addressIpv4 }
 }
 
 package struct HardwareRow: TableRow {

@@ -16,7 +16,8 @@ struct Route: Sendable {
 extension Question {
     func with<New>(_ body: New) -> Question<New> {
         Question<New>(
-            customerID: customerID, unitID: unitID, requestID: requestID, address: address, body: body, bytes: bytes)
+            customerID: customerID, unitID: unitID, requestID: requestID, address: address, unitKey: unitKey, body: body,
+            bytes: bytes)
     }
 }
 
@@ -55,6 +56,11 @@ private let questionHeaders = [
         name: AuthorityHeader.idempotencyKey, place: .header,
         summary: "New for each question: one that is asked again under its key gets the first answer again, for 48 hours",
         pattern: "^[!-~]{1,64}$"),
+    APIOperation.Parameter(
+        name: AuthorityHeader.proof, place: .header, isRequired: false,
+        summary: "A token (JWS, EdDSA, typ fpx-proof+jwt) by the unit's key: aud fpx-authority, sub the unit, jti the Idempotency-Key, "
+            + "sha256 of the body in hexadecimal, key the public half in base64url. A licence that is asked with one wants one by the "
+            + "same key from then on"),
 ]
 
 /// By status, with the codes that it can have.
@@ -103,6 +109,13 @@ extension LeaseRequest {
         try require("hardware.addresses_ipv4", hardware.addressesIpv4, countMax: 1024, bytesMax: 15)
         for address in hardware.addressesIpv4 where !Address.isIPv4(address) {
             throw invalid("hardware.addresses_ipv4", "\"\(address)\"", "addresses such as 192.0.2.1")
+        }
+        try require("hardware.addresses_ipv6", hardware.addressesIpv6 ?? [], countMax: 1024, bytesMax: 45)
+        for address in hardware.addressesIpv6 ?? [] where !Address.isIPv6(address) {
+            throw invalid("hardware.addresses_ipv6", "\"\(address)\"", "addresses such as 2001:db8::1")
+        }
+        if let key = hardware.unitKey, !UnitKey.isPublic(key) {
+            throw invalid("hardware.unit_key", "\(key.utf8.count) bytes", "an Ed25519 public key in base64url")
         }
         try require("version", version, bytes: 1...64)
         if let licenseId { try require("license_id", licenseId, bytes: 1...64) }

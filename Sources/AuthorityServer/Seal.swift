@@ -13,6 +13,7 @@ extension HTTPField.Name {
     // Tokens of RFC 9110, so the names exist.
     static let answer = HTTPField.Name(AuthorityHeader.answer)!
     static let unit = HTTPField.Name(AuthorityHeader.unit)!
+    static let proof = HTTPField.Name(AuthorityHeader.proof)!
     static let idempotencyKey = HTTPField.Name(AuthorityHeader.idempotencyKey)!
 }
 

@@ -250,9 +250,13 @@ public struct HardwareReport: Codable, Equatable, Sendable {
     public var hostname: String
     /// By which an authority knows the unit; nil where the unit says it otherwise.
     public var unitId: String?
+    /// The public half of the unit's key, base64url; nil where it has none.
+    public var unitKey: String?
+    /// Lasting ones, of any scope but the link's; nil from units that do not tell.
+    public var addressesIpv6: [String]?
     public init(
         cpuModel: String, logicalCpusNumber: Int, totalMemorySize: Int, addressesIpv4: [String], hostname: String,
-        unitId: String? = nil
+        unitId: String? = nil, unitKey: String? = nil, addressesIpv6: [String]? = nil
     ) {
         self.cpuModel = cpuModel
         self.logicalCpusNumber = logicalCpusNumber
@@ -260,6 +264,8 @@ public struct HardwareReport: Codable, Equatable, Sendable {
         self.addressesIpv4 = addressesIpv4
         self.hostname = hostname
         self.unitId = unitId
+        self.unitKey = unitKey
+        self.addressesIpv6 = addressesIpv6
     }
 }
 

@@ -11,7 +11,8 @@ extension HardwareReport {
         self.init(
             cpuModel: hardware?.cpuModel ?? "", logicalCpusNumber: hardware?.logicalCPUsNumber ?? 0,
             totalMemorySize: hardware?.totalMemorySize ?? 0, addressesIpv4: hardware?.addressesIPv4 ?? [],
-            hostname: hardware?.hostname ?? "")
+            hostname: hardware?.hostname ?? "", unitKey: hardware.flatMap { $0.unitKey.isEmpty ? nil : $0.unitKey },
+            addressesIpv6: hardware?.addressesIPv6 ?? [])
     }
 }
 
@@ -20,6 +21,7 @@ struct Lease: Sendable {
     let license: License
     let externalAddress: String
     let reissuesLeft: Int
+    let clonedAt: Int?
     /// Announced by the authority: id and PEM.
     let keys: [LeaseAnswer.Key]
 
@@ -51,6 +53,7 @@ struct Lease: Sendable {
         keys = answer.keys
         externalAddress = answer.externalAddress
         reissuesLeft = answer.reissuesLeft
+        clonedAt = answer.clonedAt.map { min(max($0, Timestamp.range.lowerBound), Timestamp.range.upperBound) }
         if let held = keeper.held { try Self.check(license, follows: held, isInForce: keeper.status().isValid) }
     }
 

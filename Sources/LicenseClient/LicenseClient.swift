@@ -33,15 +33,18 @@ package struct LicenseClient: Sendable {
 
     package let connection: AuthorityConnection
     package let unitID: String
+    /// By which each question is proved to be this unit's; nil: it has none.
+    private let unitKey: SigningKey?
     private let patience: Patience
     private let clock: @Sendable () -> Date
 
     package init(
-        _ connection: AuthorityConnection, unitID: String, patience: Patience = Patience(),
+        _ connection: AuthorityConnection, unitID: String, unitKey: SigningKey? = nil, patience: Patience = Patience(),
         clock: @escaping @Sendable () -> Date = { Date() }
     ) {
         self.connection = connection
         self.unitID = unitID
+        self.unitKey = unitKey
         self.patience = patience
         self.clock = clock
     }
@@ -88,7 +91,14 @@ package struct LicenseClient: Sendable {
     package func ask(
         _ path: String, body: [UInt8], id: String, keys: TrustedKeys
     ) async throws(LicenseClientError) -> Answer {
-        let (head, body) = try await exchange(try request(path, body: body, id: id))
+        var request = try request(path, body: body, id: id)
+        if let unitKey {
+            do {
+                let proof = try await UnitProof.sign(unitID: unitID, requestID: id, body: body, with: unitKey)
+                request.headers.add(name: AuthorityHeader.proof, value: proof)
+            } catch { throw .license(error) }
+        }
+        let (head, body) = try await exchange(request)
         let status = Int(head.status.code)
         guard let token = head.headers.first(name: AuthorityHeader.answer) else { throw .unsealed(status: status) }
         let time: Int

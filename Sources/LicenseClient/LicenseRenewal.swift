@@ -166,6 +166,8 @@ package actor LicenseRenewal {
             $0.lastSuccess = answer.time
             $0.refusal = nil
             $0.question = nil
+            $0.leaseID = lease.license.claims.licenseID
+            $0.clonedAt = lease.clonedAt
         }
         return Renewal(
             licenseID: lease.license.claims.licenseID, epoch: lease.license.claims.epoch,
@@ -175,9 +177,11 @@ package actor LicenseRenewal {
 
     /// The question that is open where it is still the same, else a new one, written down before it is asked.
     private func openQuestion(_ held: License?) throws(LicenseClientError) -> AuthorityRecord.Question {
+        // A unit that has lost its licence, but not what it remembers of it, is still the one that had it.
+        let record = keeper.record
         let request = LeaseRequest(
-            hardware: HardwareReport(keeper.hardware), licenseId: held?.claims.licenseID,
-            epoch: held?.claims.epoch, version: version)
+            hardware: HardwareReport(keeper.hardware), licenseId: held?.claims.licenseID ?? record.leaseID,
+            epoch: held?.claims.epoch ?? record.leaseID.flatMap { record.epochs[$0]?.number }, version: version)
         let body = String(decoding: try LicenseClient.encode(request), as: UTF8.self)
         let now = keeper.currentTime
         // An old one is asked anew: the answer to it would be of its time.
@@ -207,9 +211,9 @@ package actor LicenseRenewal {
             $0.question = nil
             guard case .refused(let code, _, _) = error else { return }
             $0.lastContact = max($0.lastContact, answer.time)
-            guard code.endsLease else { return }
+            guard let kind = code.endsLease else { return }
             $0.refusal = AuthorityRecord.Refusal(
-                licenseID: held?.claims.licenseID, isCancelled: code == .cancelled, at: answer.time)
+                licenseID: held?.claims.licenseID, kind: kind, at: answer.time)
         }
     }
 
@@ -236,7 +240,7 @@ package actor LicenseRenewal {
         }
         if let refused = await keeper.commit().refused {
             // Until now a refusal may stand against it that this lease ends.
-            if refused.state != .suspended { throw .license(refused) }
+            if refused.state != .suspended, refused.state != .cloned { throw .license(refused) }
         }
         let announced = Set(lease.keys.map { $0.kid + ".pem" })
         for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] where !announced.contains(name) {

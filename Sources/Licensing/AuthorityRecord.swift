@@ -11,14 +11,19 @@ package struct AuthorityRecord: Equatable, Sendable {
     package struct Refusal: Equatable, Sendable {
         /// The licence that the unit held; nil: none, so the refusal is for whatever it may find.
         package var licenseID: String?
-        /// Cancelled, and not only suspended.
-        package var isCancelled: Bool
+        package var kind: Kind
         /// The authority's time.
         package var at: Int
 
-        package init(licenseID: String?, isCancelled: Bool, at: Int) {
+        package enum Kind: String, CaseIterable, Sendable {
+            case suspended, cancelled
+            /// Another process goes on with this unit's key and licence, and this one is behind it.
+            case cloned
+        }
+
+        package init(licenseID: String?, kind: Kind, at: Int) {
             self.licenseID = licenseID
-            self.isCancelled = isCancelled
+            self.kind = kind
             self.at = at
         }
 
@@ -59,6 +64,10 @@ package struct AuthorityRecord: Equatable, Sendable {
     package var lastSuccess = 0
     package var refusal: Refusal?
     package var question: Question?
+    /// The licence of the last lease.
+    package var leaseID: String?
+    /// Since when another process asks with this unit's key, as the authority says; nil: none does.
+    package var clonedAt: Int?
     /// By licence id.
     package private(set) var epochs: [String: Epoch] = [:]
 
@@ -92,7 +101,7 @@ extension AuthorityRecord {
     private var members: [String: JSONValue] {
         var members: [String: JSONValue] = ["last_contact": .integer(lastContact), "last_success": .integer(lastSuccess)]
         if let refusal {
-            var fields: [String: JSONValue] = ["cancelled": .bool(refusal.isCancelled), "at": .integer(refusal.at)]
+            var fields: [String: JSONValue] = ["kind": .string(refusal.kind.rawValue), "at": .integer(refusal.at)]
             fields["license_id"] = refusal.licenseID.map(JSONValue.string)
             members["refusal"] = .object(fields)
         }
@@ -101,6 +110,8 @@ extension AuthorityRecord {
                 "id": .string(question.id), "body": .string(question.body), "asked_at": .integer(question.askedAt),
             ])
         }
+        members["lease_id"] = leaseID.map(JSONValue.string)
+        members["cloned_at"] = clonedAt.map(JSONValue.integer)
         if !epochs.isEmpty {
             members["epochs"] = .object(
                 epochs.mapValues { .object(["number": .integer($0.number), "end": .integer($0.end)]) })
@@ -133,7 +144,7 @@ extension AuthorityRecord {
                 let fields = try reader.object("refusal")
                 refusal = Refusal(
                     licenseID: fields.has("license_id") ? try fields.string("license_id") : nil,
-                    isCancelled: try fields.bool("cancelled"), at: try fields.integer("at", in: Timestamp.range))
+                    kind: try Self.kind(fields), at: try fields.integer("at", in: Timestamp.range))
             }
             if reader.has("question") {
                 let fields = try reader.object("question")
@@ -141,6 +152,8 @@ extension AuthorityRecord {
                     id: try fields.string("id"), body: try fields.string("body"),
                     askedAt: try fields.integer("asked_at", in: Timestamp.range))
             }
+            if reader.has("lease_id") { leaseID = try reader.string("lease_id") }
+            if reader.has("cloned_at") { clonedAt = try reader.integer("cloned_at", in: Timestamp.range) }
             if reader.has("epochs") {
                 let epochs = try reader.object("epochs")
                 for id in epochs.names {
@@ -153,6 +166,12 @@ extension AuthorityRecord {
         } catch {
             throw .damaged(path: path, found: "a record of the authority in which \(error)", expected: "an intact one")
         }
+    }
+
+    /// Files of before have no kind.
+    private static func kind(_ reader: JSONReader) throws(LicensingError) -> Refusal.Kind {
+        if reader.has("kind") { return try reader.choice("kind") }
+        return try reader.bool("cancelled") ? .cancelled : .suspended
     }
 
     /// Reads the file, or the one before it where the file is damaged.

@@ -13,15 +13,21 @@ package struct Hardware: Equatable, Sendable {
     package var totalMemorySize: Int
     /// Of interfaces that are up, loopback left out, in the kernel's order.
     package var addressesIPv4: [String]
+    /// The same of IPv6, without those of a link and those that the kernel changes by itself (RFC 8981).
+    package var addressesIPv6: [String]
     package var hostname: String
     /// The id of the unit that runs here (UnitIdentity); empty where there is none yet.
     package var unitID: String
+    /// The public half of that unit's key (UnitKey); empty where there is none.
+    package var unitKey: String
 
     package init(
         cpuModel: String, logicalCPUsNumber: Int, totalMemorySize: Int, addressesIPv4: [String], hostname: String,
-        unitID: String = ""
+        addressesIPv6: [String] = [], unitID: String = "", unitKey: String = ""
     ) {
+        self.addressesIPv6 = addressesIPv6
         self.unitID = unitID
+        self.unitKey = unitKey
         self.cpuModel = cpuModel
         self.logicalCPUsNumber = logicalCPUsNumber
         self.totalMemorySize = totalMemorySize
@@ -31,6 +37,8 @@ package struct Hardware: Equatable, Sendable {
 
     /// The first address, or an empty text.
     package var addressIPv4: String { addressesIPv4.first ?? "" }
+
+    package var addresses: [String] { addressesIPv4 + addressesIPv6 }
 
     /// Reads this machine.
     /// - Throws: `absent`, `system` or `damaged`, naming the file.
@@ -52,7 +60,33 @@ package struct Hardware: Equatable, Sendable {
         }
         return Hardware(
             cpuModel: String(model ?? ""), logicalCPUsNumber: processors, totalMemorySize: kilobytes / 1024,
-            addressesIPv4: addresses ?? Self.addresses(), hostname: ProcessInfo.processInfo.hostName)
+            addressesIPv4: addresses ?? Self.addresses(), hostname: ProcessInfo.processInfo.hostName,
+            addressesIPv6: addresses == nil ? lastingIPv6(in: "/proc/net/if_inet6") : [])
+    }
+
+    /// `ADDRESS INDEX PREFIX SCOPE FLAGS NAME` in each line, in hexadecimal digits.
+    static func lastingIPv6(in path: String) -> [String] {
+        // From the kernel's headers: IFA_F_TEMPORARY, and the scopes of rtnetlink that reach beyond a link.
+        let temporary = 0x01
+        let scopes: Set = [0x00, 0x40]
+        return ((try? lines(of: path)) ?? []).compactMap { line in
+            let words = line.split(separator: " ")
+            guard words.count == 6, words[0].count == 32, let scope = Int(words[3], radix: 16), scopes.contains(scope),
+                let flags = Int(words[4], radix: 16), flags & temporary == 0
+            else { return nil }
+            let digits = Array(words[0])
+            let groups = stride(from: 0, to: 32, by: 4).map { String(digits[$0..<$0 + 4]) }
+            return shortIPv6(groups.joined(separator: ":"))
+        }
+    }
+
+    /// In the form that people write, RFC 5952.
+    private static func shortIPv6(_ text: String) -> String? {
+        var address = in6_addr()
+        guard inet_pton(AF_INET6, text, &address) == 1 else { return nil }
+        var short = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
+        guard inet_ntop(AF_INET6, &address, &short, socklen_t(short.count)) != nil else { return nil }
+        return short.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
     }
 
     private static func lines(of path: String) throws(LicensingError) -> [Substring] {
@@ -106,9 +140,14 @@ extension Hardware {
             logicalCPUsNumber: try reader.integer("logical_cpus_number", in: HardwareBinding.numbers),
             totalMemorySize: try reader.integer("total_memory_size", in: HardwareBinding.numbers),
             addressesIPv4: try reader.strings("addresses_ipv4"), hostname: try reader.string("hostname", allowsEmpty: true))
+        if reader.has("addresses_ipv6") { addressesIPv6 = try reader.strings("addresses_ipv6") }
         if reader.has("unit_id") {
             unitID = try reader.string("unit_id")
             if !UnitIdentity.isID(unitID) { throw reader.wrong("unit_id", "a UUID in small letters") }
+        }
+        if reader.has("unit_key") {
+            unitKey = try reader.string("unit_key")
+            if !UnitKey.isPublic(unitKey) { throw reader.wrong("unit_key", "an Ed25519 public key in base64url") }
         }
     }
 }

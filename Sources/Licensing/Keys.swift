@@ -51,6 +51,8 @@ package struct TrustedKeys: Sendable {
         keys[id] = key
     }
 
+    mutating func add(_ key: EdDSA.PublicKey, id: String) { keys[id] = key }
+
     /// In order.
     package var ids: [String] { keys.keys.sorted() }
 
@@ -151,7 +153,7 @@ package enum KeyFile {
         "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
     ]
 
-    private static func isWeak(_ key: EdDSA.PublicKey) -> Bool {
+    static func isWeak(_ key: EdDSA.PublicKey) -> Bool {
         var bytes = Array(key.rawRepresentation)
         guard let last = bytes.indices.last else { return true }
         bytes[last] &= 0x7F

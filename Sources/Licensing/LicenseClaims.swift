@@ -48,12 +48,14 @@ package struct LicenseClaims: Equatable, Sendable {
     package var hardware: HardwareBinding
     /// Grows with each licence of the same id.
     package var epoch: Int
+    /// `cnf`: the public half of the only unit's key that it is for; nil: of any.
+    package var unitKey: String?
 
     package init(
         issuer: String, customer: String, licenseID: String, issuedAt: Int, notBefore: Int, leaseExpiry: Int, paidUntil: Int,
         seats: PerType<Int>, modelMax: PerType<Int>, sessionsPerSeat: Int = 25, licensedBandwidth: Int = 0,
         businessType: BusinessType = .production, issuerType: IssuerType = .automatic,
-        hardware: HardwareBinding = HardwareBinding(), epoch: Int = 1
+        hardware: HardwareBinding = HardwareBinding(), epoch: Int = 1, unitKey: String? = nil
     ) {
         self.issuer = issuer
         self.customer = customer
@@ -71,6 +73,7 @@ package struct LicenseClaims: Equatable, Sendable {
         self.issuerType = issuerType
         self.hardware = hardware
         self.epoch = epoch
+        self.unitKey = unitKey
     }
 
     /// What holds where no licence is needed yet: 100 sessions of type furl on any hardware, for ever.
@@ -112,7 +115,8 @@ extension LicenseClaims {
             businessType: try reader.choice("business_type"),
             issuerType: try reader.choice("issuer_type"),
             hardware: try HardwareBinding(try reader.object("hardware")),
-            epoch: try reader.integer("epoch", in: Self.numbers))
+            epoch: try reader.integer("epoch", in: Self.numbers),
+            unitKey: reader.has("cnf") ? try Self.unitKey(try reader.object("cnf")) : nil)
         guard members["licensed_bandwidth_unit"] == .string("mbits") else {
             throw reader.wrong("licensed_bandwidth_unit", "mbits")
         }
@@ -133,6 +137,15 @@ extension LicenseClaims {
         }
     }
 
+    private static func unitKey(_ reader: JSONReader) throws(LicensingError) -> String {
+        let key = try reader.object("jwk")
+        guard try key.string("kty") == "OKP" else { throw key.wrong("kty", "\"OKP\"") }
+        guard try key.string("crv") == "Ed25519" else { throw key.wrong("crv", "\"Ed25519\"") }
+        let text = try key.string("x")
+        guard UnitKey.isPublic(text) else { throw key.wrong("x", "an Ed25519 public key in base64url") }
+        return text
+    }
+
     private static func perType(_ reader: JSONReader) throws(LicensingError) -> PerType<Int> {
         PerType(
             furl: try reader.integer("furl", in: numbers), fnbi: try reader.integer("fnbi", in: numbers),
@@ -144,7 +157,7 @@ extension LicenseClaims {
         func json(_ values: PerType<Int>) -> JSONValue {
             .object(["furl": .integer(values.furl), "fnbi": .integer(values.fnbi), "fcas": .integer(values.fcas)])
         }
-        return [
+        var members: [String: JSONValue] = [
             "ver": .integer(Self.version), "iss": .string(issuer), "sub": .string(customer), "jti": .string(licenseID),
             "iat": .integer(issuedAt), "nbf": .integer(notBefore), "exp": .integer(leaseExpiry),
             "paid_until": .integer(paidUntil), "seats": json(seats), "model_max": json(modelMax),
@@ -152,5 +165,10 @@ extension LicenseClaims {
             "licensed_bandwidth_unit": .string(licensedBandwidthUnit), "business_type": .string(businessType.rawValue),
             "issuer_type": .string(issuerType.rawValue), "hardware": .object(hardware.members), "epoch": .integer(epoch),
         ]
+        if let unitKey {
+            let key: [String: JSONValue] = ["kty": .string("OKP"), "crv": .string("Ed25519"), "x": .string(unitKey)]
+            members["cnf"] = .object(["jwk": .object(key)])
+        }
+        return members
     }
 }

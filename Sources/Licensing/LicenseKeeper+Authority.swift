@@ -52,7 +52,7 @@ extension LicenseKeeper {
     /// A refusal outranks all but a wrong clock: nothing else gets better before it is settled.
     func checkHolds(_ license: License, _ now: Int, _ holding: Holding) throws(LicensingError) {
         if let refusal = holding.record?.refusal, refusal.ends(license.claims), !holding.witness.isRollback(now) {
-            throw .suspended(id: license.claims.licenseID, isCancelled: refusal.isCancelled, at: refusal.at)
+            throw .ended(id: license.claims.licenseID, kind: refusal.kind, at: refusal.at)
         }
         try license.check(now: now, witness: holding.witness, hardware: holding.hardware)
     }
@@ -64,6 +64,12 @@ extension LicenseKeeper {
         let isGrace =
             configuration.hasAuthority && license.claims.issuerType == .automatic
             && now - extendedAt > LicenseEnding.graceAfterSeconds
-        return license.status(now: now, extendedAt: isGrace ? extendedAt : nil)
+        var status = license.status(now: now, extendedAt: isGrace ? extendedAt : nil)
+        if let at = holding.record?.clonedAt {
+            status.warnings.append(
+                "Cloned: another unit has asked the authority with this unit's key and licence since \(Timestamp.text(at)): a copy "
+                    + "or an old backup of the state folder runs; settle it with the authority")
+        }
+        return status
     }
 }

@@ -160,6 +160,7 @@ package final class LicenseKeeper: Sendable {
         var hardware: Hardware?
         do { hardware = try readHardware() } catch { note(error) }
         hardware?.unitID = UnitIdentity.read(stateFolder: configuration.stateFolder) ?? ""
+        hardware?.unitKey = UnitKey.readPublic(stateFolder: configuration.stateFolder)
         let (witness, trouble) = ClockWitness.read(configuration.witnessFile)
         if let trouble { warnings.append("\(trouble); the time is guarded by what is left") }
 

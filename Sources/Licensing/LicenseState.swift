@@ -28,9 +28,13 @@ package enum LicenseState: String, CaseIterable, Sendable {
     case offlineExpired = "Offline-expired"
     case paidUntilPassed = "Paid-until-passed"
     case hardwareMismatch = "Hardware-mismatch"
+    /// It names the key of another unit.
+    case otherUnit = "Other-unit"
     case clockRollback = "Clock-rollback"
     /// The authority has refused to extend it; a file alone cannot say it.
     case suspended = "Suspended"
+    /// The same, since another process has this unit's key and licence.
+    case cloned = "Cloned"
 
     /// Whether sessions are admitted under it. In every other state each cap is 0.
     package var isValid: Bool {

@@ -46,16 +46,18 @@ package struct LicenseStatus: Equatable, Sendable {
 
 extension License {
     /// Whether the licence holds now and here.
-    /// - Throws: `clockRollback`, `notYetValid`, `expired`, `paidUntilPassed` or `hardware`: the first of these that is so.
+    /// - Throws: `clockRollback`, `notYetValid`, `expired`, `paidUntilPassed`, `otherUnit` or `hardware`: the first of these that is so.
     package func check(now: Int, witness: ClockWitness, hardware: Hardware?) throws(LicensingError) {
         // No other time can be told while the clock is known to be wrong.
         if witness.isRollback(now) { throw .clockRollback(latest: witness.latest) }
         let mismatches = claims.hardware.mismatches(with: hardware)
+        let isOtherUnit = claims.unitKey != nil && claims.unitKey != hardware?.unitKey
         // When it was signed has been too; but a licence for another machine tells nothing about this one.
-        if mismatches.isEmpty, ClockWitness(signedTime: claims.issuedAt).isRollback(now) {
+        if mismatches.isEmpty, !isOtherUnit, ClockWitness(signedTime: claims.issuedAt).isRollback(now) {
             throw .clockRollback(latest: claims.issuedAt)
         }
         try checkTime(now: now)
+        if let key = claims.unitKey, isOtherUnit { throw .otherUnit(found: hardware?.unitKey ?? "", expected: key) }
         if !mismatches.isEmpty { throw .hardware(mismatches) }
     }
 

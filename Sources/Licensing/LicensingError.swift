@@ -33,12 +33,14 @@ package enum LicensingError: Error, Equatable {
     case paidUntilPassed(at: Int)
     /// Parts that the licence is bound to are different here.
     case hardware([HardwareMismatch])
+    /// It is for the unit that has another key.
+    case otherUnit(found: String, expected: String)
     /// The clock is behind a time that has been before.
     case clockRollback(latest: Int)
     /// There was a newer licence of the same id.
     case superseded(id: String, found: Int, known: Int)
     /// The authority refuses to extend a lease, and the lease in hand ends with it.
-    case suspended(id: String, isCancelled: Bool, at: Int)
+    case ended(id: String, kind: AuthorityRecord.Refusal.Kind, at: Int)
     /// A file is not the key that it should be.
     case key(path: String, found: String, expected: String)
     /// A file in the state folder, or one of hardware data, is damaged.
@@ -65,9 +67,10 @@ package enum LicensingError: Error, Equatable {
         case .expired(_, let isOffline): isOffline ? .offlineExpired : .expired
         case .paidUntilPassed: .paidUntilPassed
         case .hardware: .hardwareMismatch
+        case .otherUnit: .otherUnit
         case .clockRollback: .clockRollback
         case .superseded: .superseded
-        case .suspended: .suspended
+        case .ended(_, let kind, _): kind == .cloned ? .cloned : .suspended
         case .licenseFile(_, let error): error.state
         }
     }
@@ -122,14 +125,19 @@ extension LicensingError: CustomStringConvertible {
             "found a licence paid until \(Timestamp.endText(at)), expected one that is paid for now"
         case .hardware(let mismatches):
             mismatches.map(\.description).joined(separator: "; ")
+        case .otherUnit(let found, let expected):
+            "found \(found.isEmpty ? "a unit without a key" : "the unit of key \(found)"), expected that of key \(expected)"
         case .clockRollback(let latest):
             "found a clock that was set back, to before \(Timestamp.text(latest)), expected it to be later"
         case .superseded(let id, let found, let known):
             "licence \(id): found epoch \(found), expected \(known) or later"
-        case .suspended(let id, let isCancelled, let at):
-            "licence \(id): found it \(isCancelled ? "cancelled" : "suspended") by the authority at \(Timestamp.text(at)), "
-                + "expected it in force; "
-                + (isCancelled
+        case .ended(let id, .cloned, let at):
+            "licence \(id): found another unit that goes on with this unit's key and licence, said the authority at "
+                + "\(Timestamp.text(at)), expected one; a copy or an old backup of the state folder runs: settle it with the "
+                + "authority, then `fpx commit`"
+        case .ended(let id, let kind, let at):
+            "licence \(id): found it \(kind.rawValue) by the authority at \(Timestamp.text(at)), expected it in force; "
+                + (kind == .cancelled
                     ? "ask the authority for another one" : "settle it with the authority, then `fpx commit` fetches a lease")
         case .key(let path, let found, let expected), .damaged(let path, let found, let expected):
             "\(path): found \(found), expected \(expected)"

@@ -13,6 +13,10 @@ package enum SignedToken {
     package enum Kind: String, Sendable {
         case license = "JWT"
         case answer = "fpx-answer+jwt"
+        /// By a unit: that a question is its own.
+        case proof = "fpx-proof+jwt"
+        /// By a unit: what it tells those that it shares seats with.
+        case row = "fpx-row+jwt"
     }
 
     /// `{"` and a letter, in base64url: how the header of every token in use begins.
@@ -91,6 +95,10 @@ enum Base64URL {
             true
         default: false
         }
+    }
+
+    static func encode(_ bytes: [UInt8]) -> String {
+        Data(bytes).base64EncodedString().replacing("+", with: "-").replacing("/", with: "_").replacing("=", with: "")
     }
 
     /// nil for a text that `encode` would not write, such as one with bits set that no byte uses.

@@ -6,7 +6,7 @@ import Licensing
 struct LicenseCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "license", abstract: "Lists, shows, suspends, cancels, reinstates and signs licences.",
-        subcommands: [List.self, Show.self, Suspend.self, Cancel.self, Reinstate.self, Sign.self])
+        subcommands: [List.self, Show.self, Suspend.self, Cancel.self, Reinstate.self, Resolve.self, Sign.self])
 }
 
 /// A beginning on the command line: a date is the beginning of that day.
@@ -69,13 +69,16 @@ extension LicenseCommand {
                 subscription: \(license.subscriptionId), \(subscription.plan.rawValue)
                 paid until: \(Timestamp.endText(subscription.paidUntil))
                 type: \(license.issuerType.rawValue)
-                state: \(license.state.rawValue)
+                state: \(license.shownState)
                 epoch: \(license.epoch)
                 lease until: \(Timestamp.endText(license.leaseExpiry))
                 hardware: \(license.logicalCpusNumber) x \(license.cpuModel), \(license.totalMemorySize) MB
-                address: \(license.addressIpv4.isEmpty ? "none" : license.addressIpv4)
+                address: \(license.address.isEmpty ? "none" : license.address)
                 last usage report: \(details.lastUsageReport.map { $0.formatted(.iso8601) } ?? "none")
                 """)
+            if let at = license.clonedAt {
+                print("cloned: since \(Timestamp.text(at)); asked last: \(license.clonedBy)")
+            }
             for row in details.hardware where row.state != .first {
                 print("hardware \(row.id ?? 0), \(row.state.rawValue) on \(Timestamp.text(row.at)): \(row.reason)")
             }

@@ -58,6 +58,11 @@ extension LicenseCommand {
                     + "(default: cpu_model and logical_cpus_number; offline: total_memory_size and unit_id too).",
                 valueName: "part"))
         var bind: [HardwarePart] = []
+        @Option(
+            help: ArgumentHelp(
+                "The unit's public key, `unit_key` of its hardware data: the licence is for that unit alone, and only such a one can "
+                    + "share seats.", valueName: "key"))
+        var unitKey: String?
         @Option(help: ArgumentHelp("Grows with each licence of the same id.", valueName: "n"))
         var epoch = 1
         @Option(help: ArgumentHelp("The licence id (default: a new UUID).", valueName: "id"))
@@ -84,7 +89,8 @@ extension LicenseCommand {
                 seats: PerType(furl: seats, fnbi: fnbi, fcas: fcas),
                 modelMax: PerType(furl: ceiling(seats), fnbi: ceiling(fnbi), fcas: ceiling(fcas)),
                 sessionsPerSeat: sessionsPerSeat, licensedBandwidth: bandwidth, businessType: businessType,
-                issuerType: issuerType, hardware: try binding(), epoch: epoch)
+                issuerType: issuerType, hardware: try binding(), epoch: epoch,
+                unitKey: try key(of: hardware))
             warn(of: claims)
             let token = try await LicenseToken.sign(claims, with: SigningKey(path: key))
             try StoredFile.replace(Array(token.utf8), at: out, mode: 0o644)
@@ -100,6 +106,13 @@ extension LicenseCommand {
                     "warning: \($0) names no unit_id: this licence runs on any unit with the same CPU and memory until \(end)"
                 }
                     ?? "warning: without --hardware this offline licence runs on any unit until \(end)")
+        }
+
+        /// Of the unit whose data the file has.
+        private func key(of hardware: String?) throws -> String? {
+            guard let hardware else { return unitKey }
+            let known = try Hardware(dataFile: hardware).unitKey
+            return unitKey ?? (known.isEmpty ? nil : known)
         }
 
         private func binding() throws -> HardwareBinding {

@@ -15,7 +15,7 @@ extension LicenseCommand {
             let licenses = try await database.open().licenses(customerID: customer)
             try form.print(licenses, ["LICENCE", "UNIT", "SUBSCRIPTION", "TYPE", "STATE", "EPOCH", "LEASE UNTIL"]) {
                 [
-                    $0.id, $0.unitId, String($0.subscriptionId), $0.issuerType.rawValue, $0.state.rawValue, String($0.epoch),
+                    $0.id, $0.unitId, String($0.subscriptionId), $0.issuerType.rawValue, $0.shownState, String($0.epoch),
                     Timestamp.endText($0.leaseExpiry),
                 ]
             }
@@ -37,7 +37,7 @@ extension LicenseCommand {
         }
 
         func report(_ license: LicenseRow) {
-            print("licence \(license.id) of unit \(license.unitId) is \(license.state.rawValue)")
+            print("licence \(license.id) of unit \(license.unitId) is \(license.shownState)")
         }
     }
 
@@ -76,4 +76,24 @@ extension LicenseCommand {
             change.report(try await change.database.open().reinstate(change.id, reason: change.reason))
         }
     }
+
+    struct Resolve: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Says that the next unit which asks with the licence's key is the true one.",
+            discussion: """
+                For a licence in state cloned: two processes went on with one unit's key and licence. Stop the one that must not run, \
+                or remove its state folder; then this, then `fpx commit` on the unit that is to go on.
+                """)
+
+        @OptionGroup var change: Change
+
+        func run() async throws {
+            change.report(try await change.database.open().resolve(change.id, reason: change.reason))
+        }
+    }
+}
+
+extension LicenseRow {
+    /// The state, with what a person has to settle.
+    var shownState: String { clonedAt == nil || state == .cancelled ? state.rawValue : "cloned" }
 }

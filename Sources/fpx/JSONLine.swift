@@ -28,7 +28,9 @@ enum JSONLine {
             ("addresses_ipv4", hardware.addressesIpv4),
             ("hostname", hardware.hostname),
         ]
+        if let addresses = hardware.addressesIpv6 { members.append(("addresses_ipv6", addresses)) }
         if let unit = hardware.unitId { members.append(("unit_id", unit)) }
+        if let key = hardware.unitKey { members.append(("unit_key", key)) }
         return try object(members)
     }
 

@@ -37,6 +37,8 @@ final class Daemon: Sendable {
     let haproxy: HAProxyAgent?
     let keeper: LicenseKeeper
     let unitID: String
+    /// Nil: it cannot be read.
+    let unitKey: SigningKey?
     /// Nil: licences are put in place by hand.
     let authority: Authority?
     let usage = UsageCensus()
@@ -64,15 +66,20 @@ final class Daemon: Sendable {
             segment, former: places.attachFormer(besides: segment) { logger.warning("\($0)") },
             pools: LicenseType.allCases.count,
             maker: HostSegment.Maker(make: places.makeNext, publish: places.publishNext))
-        // Before the licence is read, which may be bound to it.
+        // Before the licence is read, which may be bound to them.
         let unitID = try UnitIdentity.load(stateFolder: places.state)
+        var unitKey: SigningKey?
+        do { unitKey = try UnitKey.load(stateFolder: places.state) } catch {
+            logger.error("\(error): no licence that names this unit's key is in force, and no seats are shared")
+        }
         let (keeper, report) = await LicenseKeeper.load(
             LicenseConfiguration(
                 licenseFile: settings[Setting.licenseFile], evaluatesWhenAbsent: !settings.isSet(Setting.licenseFile),
                 stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]],
                 hasAuthority: !settings[Setting.authority].isEmpty, guardedFiles: [settings[Setting.accountKeyFile]]))
         let daemon = try Daemon(
-            settings: settings, places: places, host: host, sessions: sessions, unitID: unitID, keeper: keeper,
+            settings: settings, places: places, host: host, sessions: sessions, unitID: unitID, unitKey: unitKey,
+            keeper: keeper,
             license: report.status, log: log, logger: logger)
         daemon.events.note(
             .info, .daemon,
@@ -85,13 +92,14 @@ final class Daemon: Sendable {
 
     private init(
         settings: Settings, places: Places, host: HostSegment, sessions: KeyedSessions, unitID: String,
-        keeper: LicenseKeeper, license: LicenseStatus, log: LineLog, logger: Logger
+        unitKey: SigningKey?, keeper: LicenseKeeper, license: LicenseStatus, log: LineLog, logger: Logger
     ) throws {
         self.places = places
         self.host = host
         self.sessions = sessions
         self.keeper = keeper
         self.unitID = unitID
+        self.unitKey = unitKey
         self.log = log
         self.logger = logger
         pools = host.hostPools
@@ -99,7 +107,7 @@ final class Daemon: Sendable {
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
         sharedSeats = try SharedSeats(settings, pools: pools, stateFolder: places.state, license: license, note: events.note)
-        authority = Authority(settings, unitID: unitID, keeper: keeper) { level, line in
+        authority = Authority(settings, unitID: unitID, unitKey: unitKey, keeper: keeper) { level, line in
             // What was done as always is for the log; what went wrong is for people.
             if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }
         }

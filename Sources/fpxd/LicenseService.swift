@@ -21,7 +21,8 @@ struct Authority: Sendable {
     ///
     /// - Parameter log: told what renewals do, a line each.
     init?(
-        _ settings: Settings, unitID: String, keeper: LicenseKeeper, log: @escaping @Sendable (Logger.Level, String) -> Void
+        _ settings: Settings, unitID: String, unitKey: SigningKey?, keeper: LicenseKeeper,
+        log: @escaping @Sendable (Logger.Level, String) -> Void
     ) {
         let url = settings[Setting.authority]
         if url.isEmpty { return nil }
@@ -31,7 +32,7 @@ struct Authority: Sendable {
             AuthorityConnection(
                 url: url, accountKeyFile: settings[Setting.accountKeyFile], authorityFile: path(Setting.authorityCA),
                 certificateFile: path(Setting.authorityCertificate), privateKeyFile: path(Setting.authorityPrivateKey)),
-            unitID: unitID)
+            unitID: unitID, unitKey: unitKey)
         renewal = LicenseRenewal(client: client, keeper: keeper, version: Version.number, log: log)
     }
 }

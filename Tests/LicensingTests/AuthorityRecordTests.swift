@@ -7,7 +7,7 @@ import Testing
         var record = AuthorityRecord()
         record.lastContact = start + 2
         record.lastSuccess = start + 1
-        record.refusal = .init(licenseID: "L1", isCancelled: true, at: start + 2)
+        record.refusal = .init(licenseID: "L1", kind: .cancelled, at: start + 2)
         record.question = .init(id: "0b2c", body: "{\"a\":\"\u{E4}\\n\"}", askedAt: start)
         try? record.note(claims(id: "L\u{E4}", epoch: 7), now: start)
         return record
@@ -47,7 +47,7 @@ import Testing
         let unit = try Unit(hasAuthority: true)
         try await unit.put(claims())
         let keeper = await unit.load().keeper
-        keeper.remember { $0.refusal = .init(licenseID: "L1", isCancelled: false, at: start) }
+        keeper.remember { $0.refusal = .init(licenseID: "L1", kind: .suspended, at: start) }
         keeper.remember { $0.lastContact = start + 1 }
         try unit.folder.write("junk", "var/state/authority")
         let status = await unit.load().report.status
@@ -66,7 +66,7 @@ import Testing
         let keeper = await unit.load().keeper
         try FileManager.default.createDirectory(
             atPath: unit.configuration.recordFile + ".tmp/x", withIntermediateDirectories: true)
-        keeper.remember { $0.refusal = .init(licenseID: "L1", isCancelled: false, at: start) }
+        keeper.remember { $0.refusal = .init(licenseID: "L1", kind: .suspended, at: start) }
         let status = keeper.status()
         #expect(status.state == .suspended, "in memory it counts")
         #expect(status.warnings.first?.hasPrefix("the record of the authority is not on disk: ") == true, "\(status.warnings)")
@@ -78,12 +78,12 @@ import Testing
 
     /// A refusal for a unit that held nothing is for whatever it finds; a licence that was issued later ends any.
     @Test func whatARefusalEnds() {
-        let refusal = AuthorityRecord.Refusal(licenseID: "L1", isCancelled: false, at: start)
+        let refusal = AuthorityRecord.Refusal(licenseID: "L1", kind: .suspended, at: start)
         #expect(refusal.ends(claims()) && !refusal.ends(claims(id: "L2")))
         var later = claims()
         later.issuedAt = start + 1
         #expect(!refusal.ends(later))
-        let any = AuthorityRecord.Refusal(licenseID: nil, isCancelled: false, at: start)
+        let any = AuthorityRecord.Refusal(licenseID: nil, kind: .suspended, at: start)
         #expect(any.ends(claims()) && any.ends(claims(id: "L2")) && !any.ends(later))
     }
 

@@ -11,7 +11,7 @@ import Testing
         case clock(Int)
         case hardware(Hardware)
         /// Signed by the authority, at the time of the clock.
-        case refusal(isCancelled: Bool)
+        case refusal(kind: AuthorityRecord.Refusal.Kind)
         /// A renewal: as `LicenseRenewal` does it, the file first.
         case lease(epoch: Int)
     }
@@ -63,29 +63,29 @@ import Testing
         Row(events: [.install(unpaid), .clock(3 * day)], state: .paidUntilPassed, cap: 0, text: "paid until 2026-11-23"),
         // Refusals.
         Row(
-            events: [.install(automatic), .clock(day), .refusal(isCancelled: false)], state: .suspended, cap: 0,
+            events: [.install(automatic), .clock(day), .refusal(kind: .suspended)], state: .suspended, cap: 0,
             text: "licence L1: found it suspended by the authority at 2026-11-22T00:00:00Z, expected it in force"),
         Row(
-            events: [.install(automatic), .clock(day), .refusal(isCancelled: true)], state: .suspended, cap: 0,
+            events: [.install(automatic), .clock(day), .refusal(kind: .cancelled)], state: .suspended, cap: 0,
             text: "licence L1: found it cancelled by the authority at 2026-11-22T00:00:00Z, expected it in force"),
-        Row(events: [.install(automatic), .refusal(isCancelled: false)], state: .suspended, cap: 0, text: "suspended"),
+        Row(events: [.install(automatic), .refusal(kind: .suspended)], state: .suspended, cap: 0, text: "suspended"),
         Row(
-            events: [.install(automatic), .refusal(isCancelled: false), .clock(day), .lease(epoch: 2)], state: .active,
+            events: [.install(automatic), .refusal(kind: .suspended), .clock(day), .lease(epoch: 2)], state: .active,
             cap: 1000),
         Row(
-            events: [.install(automatic), .refusal(isCancelled: false), .clock(20 * day)], state: .suspended, cap: 0,
+            events: [.install(automatic), .refusal(kind: .suspended), .clock(20 * day)], state: .suspended, cap: 0,
             text: "suspended"),
         Row(
-            events: [.install(automatic), .clock(20 * day), .refusal(isCancelled: false)], state: .suspended, cap: 0,
+            events: [.install(automatic), .clock(20 * day), .refusal(kind: .suspended)], state: .suspended, cap: 0,
             text: "suspended"),
         Row(
-            events: [.install(automatic), .refusal(isCancelled: false), .hardware(larger)], state: .suspended, cap: 0,
+            events: [.install(automatic), .refusal(kind: .suspended), .hardware(larger)], state: .suspended, cap: 0,
             text: "suspended"),
         // Another licence is another matter; what was refused stays refused.
         Row(
-            events: [.install(automatic), .refusal(isCancelled: true), .install(claims(id: "L2"))], state: .active, cap: 1000),
+            events: [.install(automatic), .refusal(kind: .cancelled), .install(claims(id: "L2"))], state: .active, cap: 1000),
         Row(
-            events: [.install(automatic), .refusal(isCancelled: true), .remove, .install(automatic)], state: .suspended, cap: 0,
+            events: [.install(automatic), .refusal(kind: .cancelled), .remove, .install(automatic)], state: .suspended, cap: 0,
             text: "cancelled"),
         // Hardware.
         Row(
@@ -99,7 +99,7 @@ import Testing
             events: [.install(automatic), .clock(silence), .clock(day)], state: .clockRollback, cap: 0,
             text: "a clock that was set back"),
         Row(
-            events: [.install(automatic), .clock(day), .refusal(isCancelled: false), .clock(0)], state: .clockRollback, cap: 0,
+            events: [.install(automatic), .clock(day), .refusal(kind: .suspended), .clock(0)], state: .clockRollback, cap: 0,
             text: "a clock that was set back"),
         // Offline.
         Row(events: [.install(offline)], state: .offlineActive, cap: 1000),
@@ -142,10 +142,10 @@ import Testing
         case .hardware(let hardware):
             unit.hardware.withLock { $0 = hardware }
             _ = await keeper.commit()
-        case .refusal(let isCancelled):
+        case .refusal(let kind):
             let id = keeper.held?.claims.licenseID
             keeper.remember {
-                $0.refusal = .init(licenseID: id, isCancelled: isCancelled, at: unit.now.withLock { $0 })
+                $0.refusal = .init(licenseID: id, kind: kind, at: unit.now.withLock { $0 })
             }
         case .lease(let epoch):
             let now = unit.now.withLock { $0 }
