@@ -99,7 +99,8 @@ extension LicenseCommand {
 
         /// Nobody hears of an offline licence again before it ends: where it would run besides must be known when it is signed.
         private func warn(of claims: LicenseClaims) {
-            guard issuerType == .offline, !claims.hardware.binds.contains(.unitID), bind.isEmpty else { return }
+            guard issuerType == .offline, claims.unitKey == nil, !claims.hardware.binds.contains(.unitID), bind.isEmpty
+            else { return }
             let end = Timestamp.endText(claims.end)
             Authority.note(
                 hardware.map {

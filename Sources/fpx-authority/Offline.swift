@@ -26,7 +26,7 @@ struct Offline: AsyncParsableCommand {
         let known = unit ?? (machine.unitID.isEmpty ? nil : machine.unitID)
         if machine.unitID.isEmpty { machine.unitID = unit ?? "" }
         let (token, license) = try await files.open().issueOffline(machine, subscription: subscription, unitID: known)
-        if machine.unitID.isEmpty {
+        if machine.unitID.isEmpty, machine.unitKey.isEmpty {
             Authority.note(
                 "warning: \(file) names no unit_id: this licence runs on any unit with the same CPU and memory; "
                     + "--unit UUID binds it")

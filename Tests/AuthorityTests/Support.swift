@@ -91,12 +91,13 @@ final class TestAuthority: Sendable {
     ///   - held: the licence that the unit holds, by id and epoch.
     func ask(
         _ unit: String, _ hardware: HardwareReport = machine, key: String = newID(), customer: Int64? = nil,
-        of store: AuthorityStore? = nil, holding held: (id: String?, epoch: Int?) = (nil, nil)
+        of store: AuthorityStore? = nil, holding held: (id: String?, epoch: Int?) = (nil, nil),
+        from address: String = "198.51.100.7"
     ) async throws -> Reply {
         let request = LeaseRequest(hardware: hardware, licenseId: held.id, epoch: held.epoch, version: "1.0.0")
         let answer = try await (store ?? self.store).lease(
             Question(
-                customerID: customer ?? self.customer.id!, unitID: unit, requestID: key, address: "198.51.100.7", body: request,
+                customerID: customer ?? self.customer.id!, unitID: unit, requestID: key, address: address, body: request,
                 bytes: try ControlJSON.encoder().encode(request)))
         return try await Reply(answer.status, answer.body, trusted)
     }
