@@ -134,10 +134,12 @@ extension AuthorityStore {
             // The same unit that asks each hour is one line in the ledger.
             if before?.clonedBy != license.clonedBy {
                 try Ledger.append(
-                    "license.cloned", license, ["asked": .string(license.clonedBy), "found": .string(message)], by: who, at: now,
+                    "license.cloned", license, ["asked": .string(license.clonedBy), "found": .string(message)], by: who,
+                    at: now,
                     in: database)
             }
-        case .held(let license, let row), .otherKey(let license, let row): try hold(row, of: license, by: who, now: now, in: database)
+        case .held(let license, let row), .otherKey(let license, let row):
+            try hold(row, of: license, by: who, now: now, in: database)
         case .granted(let grant):
             if grant.isNew { try grant.license.insert(database) } else { try grant.license.update(database) }
             try grant.assignment?.insert(database)

@@ -61,7 +61,8 @@ package struct TrustedKeys: Sendable {
     /// Whoever writes a trusted key makes licences.
     private static func checkWriters(_ path: String) throws(LicensingError) {
         if let others = FileWriters.others(path) {
-            throw .key(path: path, found: "keys \(others)", expected: "owned by root or by fpxd's user, and writable by no others")
+            throw .key(
+                path: path, found: "keys \(others)", expected: "owned by root or by fpxd's user, and writable by no others")
         }
     }
 

@@ -112,7 +112,8 @@ extension EndToEnd.FieldFirstHourAuthorityTests {
             let data = try unit.fpx("show", "license_hardware_data")
             return try #require(data.firstMatch(of: /"unit_key":"([^"]+)"/)).1
         }
-        let reason = status.firstMatch(of: /found the unit of key \S+, expected that of key [\w-]+/).map { String($0.0) } ?? status
+        let reason =
+            status.firstMatch(of: /found the unit of key \S+, expected that of key [\w-]+/).map { String($0.0) } ?? status
         #expect(
             Field.row(
                 "first.6", "get system status on the other unit",

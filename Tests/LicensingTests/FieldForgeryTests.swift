@@ -53,7 +53,8 @@ import Testing
         for number in 1...256 { try record.note(claims(id: "L\(number)", days: number), now: start) }
         let error = #expect(throws: LicensingError.self) { try record.note(claims(id: "more"), now: start) }
         #expect(
-            error?.description == "jti: found licence more after 256 others that are not over, expected at most 256 on one unit")
+            error?.description == "jti: found licence more after 256 others that are not over, expected at most 256 on one unit"
+        )
         // Those that are over make room, the first of them first.
         try record.note(claims(id: "more", from: start + 2 * day), now: start + 2 * day)
         #expect(record.epochs.count == 256 && record.epochs["L1"] == nil && record.epochs["L2"] != nil)
@@ -145,7 +146,8 @@ import Testing
                 found: "\(status.state.rawValue), \(status.cap(of: .furl)) sessions"))
         #expect(
             status.warnings.contains {
-                $0 == "\(unit.folder.path)/\(name): found keys writable by all (mode \(String(mode, radix: 8))), expected owned "
+                $0
+                    == "\(unit.folder.path)/\(name): found keys writable by all (mode \(String(mode, radix: 8))), expected owned "
                     + "by root or by fpxd's user, and writable by no others"
             }, "\(status.warnings)")
     }
