@@ -85,6 +85,7 @@ package actor LicenseRenewal {
         keeper.remember {
             $0.lastContact = max($0.lastContact, held.issuedAt)
             $0.lastSuccess = held.issuedAt
+            $0.leaseID = held.licenseID
             $0.question = nil
             if let refusal = $0.refusal, refusal.at <= held.issuedAt { $0.refusal = nil }
         }
@@ -177,11 +178,12 @@ package actor LicenseRenewal {
 
     /// The question that is open where it is still the same, else a new one, written down before it is asked.
     private func openQuestion(_ held: License?) throws(LicenseClientError) -> AuthorityRecord.Question {
-        // A unit that has lost its licence, but not what it remembers of it, is still the one that had it.
+        // A unit that has lost its licence, or has one from elsewhere, is still the one that had the authority's.
         let record = keeper.record
+        let id = record.leaseID ?? held?.claims.licenseID
+        let epoch = id == held?.claims.licenseID ? held?.claims.epoch : id.flatMap { record.epochs[$0]?.number }
         let request = LeaseRequest(
-            hardware: HardwareReport(keeper.hardware), licenseId: held?.claims.licenseID ?? record.leaseID,
-            epoch: held?.claims.epoch ?? record.leaseID.flatMap { record.epochs[$0]?.number }, version: version)
+            hardware: HardwareReport(keeper.hardware), licenseId: id, epoch: epoch, version: version)
         let body = String(decoding: try LicenseClient.encode(request), as: UTF8.self)
         let now = keeper.currentTime
         // An old one is asked anew: the answer to it would be of its time.
