@@ -6,7 +6,7 @@ import Foundation
 /// Executes lines; remembers the section that is being configured. One thread at a time.
 final class Session {
     private let client: ControlClient
-    private let json: Bool
+    let json: Bool
     /// Set between `config` and `end` or `abort`.
     private(set) var draft: Draft?
     /// Whether `exit` has been said.
@@ -89,7 +89,7 @@ final class Session {
     private func apply() throws(Failure) -> Output {
         guard let change = draft, !change.isEmpty else {
             draft = nil
-            return Output()
+            return json ? try understand { Output(text: oneLine(try client.send(Request(.get, "/v1/config")))) } : Output()
         }
         let request = try understand { Request(.patch, "/v1/config", body: try ControlJSON.encoder().encode(change.change)) }
         // Where fpxd refuses, the changes stay as they are, to be put right or given up.

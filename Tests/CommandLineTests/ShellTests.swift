@@ -243,7 +243,7 @@ final class Terminal {
         let terminal = try shell()
         try terminal.type("show license", "Enter")
         let lines = try terminal.wait("the answer") { $0.contains("Production license for 2000 mbits valid until 2027-01-31") }
-        #expect(lines[0].hasPrefix("fpx: \(file) is no history of fpx;"), "\(lines)")
+        #expect(lines[0].hasPrefix("fpx: \(file) is not a history file of fpx:"), "\(lines)")
         #expect(try String(contentsOfFile: file, encoding: .utf8) == "something else\n")
     }
 }
