@@ -101,7 +101,9 @@ struct FPX: ParsableCommand {
 
     private mutating func perform(filters: ArraySlice<String>) -> Int32 {
         let socket = socket ?? ControlClient.defaultSocket(environment: ProcessInfo.processInfo.environment)
-        let session = Session(client: ControlClient(socket: socket, timeoutSeconds: timeout), json: json)
+        let session = Session(client: ControlClient(socket: socket, timeoutSeconds: timeout), json: json) {
+            [json] question throws(Failure) in try Shell.confirm(question, json: json)
+        }
         do throws(Failure) {
             if words.isEmpty, filters.isEmpty {
                 if isatty(STDIN_FILENO) == 1, isatty(STDOUT_FILENO) == 1 {

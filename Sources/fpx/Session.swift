@@ -7,14 +7,17 @@ import Foundation
 final class Session {
     private let client: ControlClient
     let json: Bool
+    /// Asks the person at the terminal whether to go on.
+    private let confirm: (_ question: String) throws(Failure) -> Bool
     /// Set between `config` and `end` or `abort`.
     private(set) var draft: Draft?
     /// Whether `exit` has been said.
     private(set) var isOver = false
 
-    init(client: ControlClient, json: Bool) {
+    init(client: ControlClient, json: Bool, confirm: @escaping (_ question: String) throws(Failure) -> Bool) {
         self.client = client
         self.json = json
+        self.confirm = confirm
     }
 
     private var mode: Command.Mode { draft == nil ? .top : .configuration }
@@ -60,6 +63,7 @@ final class Session {
 
     private func carryOut(_ invocation: Invocation) throws(Failure) -> Output {
         let arguments = invocation.arguments
+        if let question = invocation.command.question, arguments.isEmpty, try !confirm(question) { return Output() }
         switch invocation.command.action {
         case .ask(let exchange): return try ask(exchange, arguments.first)
         case .configure:

@@ -31,6 +31,13 @@ enum Shell {
         FileHandle.standardError.write(Data((json ? failure.json : "fpx: \(failure)\n").utf8))
     }
 
+    /// Asks the person at the terminal; where nobody is there, or who is there wants JSON, the command says enough.
+    static func confirm(_ question: String, json: Bool) throws(Failure) -> Bool {
+        guard !json, isatty(STDIN_FILENO) == 1, isatty(STDOUT_FILENO) == 1 else { return true }
+        try write("\(question) Do you want to continue? (y/n) ")
+        return ["y", "yes"].contains(readLine()?.lowercased())
+    }
+
     /// Commands from a pipe or a file, up to the first that fails.
     static func readLines(_ session: Session) throws(Failure) {
         var number = 0
