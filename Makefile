@@ -113,14 +113,15 @@ fuzz: setup ## SECONDS=60 KEEP=1: coverage-guided fuzzing of each reader; KEEP r
 tsan: setup ## The fallback under the thread sanitizer
 	FPX_ONLY=engine $(SWIFT) test --sanitize=thread --scratch-path .build/tsan --filter 'ConcurrencyTests'
 
-library: setup ## libfpxadmission.so, header and pkg-config file in $(OUT)/
+library: setup ## libfpxadmission.so, header and pkg-config file in $(OUT)/; DEBUG=1: one that aborts on a release too many
 	Integrations/c/build-library.sh $(OUT)
 
 integrations: library ## The nginx modules in $(OUT)/lib/nginx
 	@.ci/packages $(PROXIES)
 	Integrations/nginx/build.sh $(OUT)
 
-install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, nginx modules, completions, unit, /etc/fpx
+# Where the files go into a package (DESTDIR), ldconfig is for the package's own script.
+install: daemon integrations install-docs ## PREFIX=/usr/local, DESTDIR=: programs, library, nginx modules, completions, unit, /etc/fpx
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/nginx
 	install -s -m 755 $(DAEMON)/fpxd $(DAEMON)/fpx $(DAEMON)/fpx-authority $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(OUT)/include/fpxadmission.h $(DESTDIR)$(PREFIX)/include
@@ -129,12 +130,21 @@ install: daemon integrations ## PREFIX=/usr/local, DESTDIR=: programs, library, 
 	install -m 644 $(OUT)/lib/pkgconfig/fpxadmission.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/fpx/keys
-	install -d $(DESTDIR)$(PREFIX)/share/doc/fpx
-	install -m 644 README.md docs/operations/*.md $(DESTDIR)$(PREFIX)/share/doc/fpx
 	$(DAEMON)/fpx --generate-completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/fpx
 	$(DAEMON)/fpx --generate-completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_fpx
 	$(DAEMON)/fpx --generate-completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fpx.fish
 	sed 's|/usr/local|$(PREFIX)|' Integrations/systemd/fpxd.service >$(DESTDIR)/etc/systemd/system/fpxd.service
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+
+# The documents and what they link to, in the same places to one another as here, so that every link holds there too.
+DOCUMENTS := README.md CHANGELOG.md docs models/README.md $(wildcard Integrations/haproxy/* Integrations/nginx/*.conf) \
+  Integrations/c/example.c Sources/CAdmission/include/fpxadmission.h Sources/Admission/PoolEngine.swift
+
+.PHONY: install-docs
+install-docs:
+	install -d $(DESTDIR)$(PREFIX)/share/doc/fpx
+	cp -r --parents $(DOCUMENTS) $(DESTDIR)$(PREFIX)/share/doc/fpx
+	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/share/doc/fpx/Integrations/nginx/fpx-modules.conf
 
 lint: ## Format and style
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Benchmarks

@@ -160,7 +160,7 @@ haproxy_configuration() {
         use_backend inspect if { var(txn.fpx.verdict) -m str inspect }
         default_backend bypass"
         # The agent and the ring as they are shipped.
-        tail=$(sed -n '/^backend fpx_agents/,$p' "$root/Integrations/haproxy/haproxy.cfg")
+        tail=$(<"$root/Integrations/haproxy/fpx.cfg")
         tail=${tail//@\/fpx\//@$folder\/$cap\/run\/} ;;
     esac
     echo "

@@ -6,15 +6,18 @@
 # The engine is compiled as Embedded Swift: no Swift runtime library, no metadata, no start-up code. The result needs libc
 # alone, starts no thread, has no lazily initialised global (they go by swift_once, which Embedded Swift brings along itself),
 # and exports what the header declares. The end of this script checks all of that.
-# SWIFTC and CC name other compilers; WORK a folder to keep the intermediate files in.
+# SWIFTC and CC name other compilers; WORK a folder to keep the intermediate files in. DEBUG=1 builds the debug library: it aborts
+# when a process releases more sessions than it has (see "Releases" in the header), and is slow.
 set -eu
 
-version=1.0.0
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+include=$root/Sources/CAdmission/include
+header=$include/fpxadmission.h
+version=$(sed -nE 's/^#define FPX_VERSION_[A-Z]+ ([0-9]+)$/\1/p' "$header" | paste -sd.)
 soname=libfpxadmission.so.${version%%.*}
 
 [ $# -eq 1 ] || { echo "usage: $0 OUTDIR" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
 swiftc=${SWIFTC:-swiftc}
 cc=${CC:-cc}
 mkdir -p "$1/lib/pkgconfig" "$1/include"
@@ -26,11 +29,10 @@ else
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
 fi
+case ${DEBUG:-0} in 0) debug= ;; *) debug="-D FPX_DEBUG" ;; esac
 fail() { echo "build-library.sh: $*" >&2; exit 1; }
 
 # What the header declares and does not define: the functions to export.
-include=$root/Sources/CAdmission/include
-header=$include/fpxadmission.h
 "$cc" -E -P -x c "$header" | grep -v '^static' | sed -nE 's/^[A-Za-z_][A-Za-z_ ]* \**(fpx_[a-z_]+)\(.*\);$/\1/p' |
     LC_ALL=C sort >"$work/declared"
 [ -s "$work/declared" ] || fail "found no declaration in $header"
@@ -45,7 +47,7 @@ echo "module CAdmission { umbrella header \"$include/CAdmission.h\" export * }" 
 # Each module as a whole. An embedded module carries all its code, so that AdmissionC.o holds what it uses of the engine. No
 # stack protector, as in the ordinary build: it costs a tenth of an out-of-line pair, and no buffer here takes foreign input.
 compile() {
-    "$swiftc" -enable-experimental-feature Embedded -wmo -O -parse-as-library -swift-version 6 -strict-memory-safety \
+    "$swiftc" $debug -enable-experimental-feature Embedded -wmo -O -parse-as-library -swift-version 6 -strict-memory-safety \
         -warnings-as-errors -package-name fpx -Xfrontend -disable-stack-protector -Xfrontend -function-sections \
         -Xcc -fPIC -Xcc "-fmodule-map-file=$work/module.modulemap" -I "$work" "$@"
 }

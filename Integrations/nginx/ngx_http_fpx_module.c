@@ -134,14 +134,11 @@ static ngx_int_t ngx_http_fpx_handler(ngx_http_request_t *r) {
 }
 
 /* Whoever reads the variable first admits, be it before the phase above. A response that has begun needs no session any more:
- * an access log that names the variable does not start one for a request that was answered before it got there. */
+ * an access log that names the variable does not start one for a request that was answered before it got there. Where fpx is
+ * off nobody was asked, so that there is no verdict. */
 static ngx_int_t ngx_http_fpx_verdict(ngx_http_request_t *r, ngx_http_variable_value_t *value, uintptr_t unused) {
     const ngx_fpx_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_fpx_module);
-    if (!conf->enable) {
-        ngx_fpx_set_verdict(value, FPX_BYPASS);
-        return NGX_OK;
-    }
-    if (r->header_sent && ngx_fpx_session(conf, ngx_http_fpx_connection_pool(r), r->pool) == NULL) {
+    if (!conf->enable || (r->header_sent && ngx_fpx_session(conf, ngx_http_fpx_connection_pool(r), r->pool) == NULL)) {
         value->not_found = 1;
         return NGX_OK;
     }

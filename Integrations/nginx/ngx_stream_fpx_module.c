@@ -88,20 +88,17 @@ static ngx_int_t ngx_stream_fpx_handler(ngx_stream_session_t *s) {
     return session->verdict == FPX_BLOCK ? NGX_STREAM_SERVICE_UNAVAILABLE : NGX_DECLINED;
 }
 
-/* Whoever reads the variable first admits, except an access log: it comes after the session has got its status. */
+/* Whoever reads the variable first admits, except an access log: it comes after the session has got its status.
+ * Where fpx is off there is no verdict. */
 static ngx_int_t ngx_stream_fpx_verdict(ngx_stream_session_t *s, ngx_stream_variable_value_t *value, uintptr_t unused) {
     const ngx_fpx_conf_t *conf = ngx_stream_get_module_srv_conf(s, ngx_stream_fpx_module);
-    fpx_verdict verdict = FPX_BYPASS;
-    if (conf->enable) {
-        if (s->status != 0 && ngx_fpx_session(conf, s->connection->pool, s->connection->pool) == NULL) {
-            value->not_found = 1;
-            return NGX_OK;
-        }
-        ngx_fpx_session_t *session = ngx_stream_fpx_admit(s, conf);
-        if (session == NULL) return NGX_ERROR;
-        verdict = session->verdict;
+    if (!conf->enable || (s->status != 0 && ngx_fpx_session(conf, s->connection->pool, s->connection->pool) == NULL)) {
+        value->not_found = 1;
+        return NGX_OK;
     }
-    ngx_fpx_set_verdict(value, verdict);
+    ngx_fpx_session_t *session = ngx_stream_fpx_admit(s, conf);
+    if (session == NULL) return NGX_ERROR;
+    ngx_fpx_set_verdict(value, session->verdict);
     return NGX_OK;
 }
 

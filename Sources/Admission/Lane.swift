@@ -118,7 +118,9 @@ extension Segment {
         while true {
             let taken = openLanes.load()
             let index = (~taken).trailingZeroBitCount
-            guard index < Limits.lanes else { throw .exhausted(what: "lanes of this process", limit: Limits.lanes) }
+            guard index < Limits.lanes else {
+                throw .exhausted(what: "lanes of this process in pool \(pool)", limit: Limits.lanes)
+            }
             guard openLanes.compareExchange(taken, taken | 1 << UInt64(index)).exchanged else { continue }
             guard
                 let writer = engine.writer(

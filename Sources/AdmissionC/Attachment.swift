@@ -15,6 +15,10 @@ struct Attachment {
     let owners: UnsafeMutablePointer<Lane>
     /// All zero, and so closed: who uses a closed lane goes the slow way and is told so.
     let refusing: UnsafeMutablePointer<fpx_writer>
+    #if FPX_DEBUG
+        /// The same for open lanes, so that the library sees each admission and release.
+        let watching: UnsafeMutablePointer<fpx_writer>
+    #endif
     /// 1 after fpx_detach.
     let detached: Word
 
@@ -25,6 +29,10 @@ struct Attachment {
         engines = InlineArray { segment.engine($0) }
         unsafe refusing = .allocate(capacity: 1)
         unsafe refusing.initialize(to: fpx_writer())
+        #if FPX_DEBUG
+            unsafe watching = .allocate(capacity: 1)
+            unsafe watching.initialize(to: fpx_writer())
+        #endif
         unsafe lanes = .allocate(capacity: Self.laneCount)
         for index in 0..<Self.laneCount {
             unsafe (lanes + index).initialize(

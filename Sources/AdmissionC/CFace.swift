@@ -67,7 +67,11 @@ public func fpx_lane_open(
         let owner = try unsafe attachment.pointee.segment.takeUnretainedValue().openLane(pool: Int(pool))
         let index = Int(pool) * Limits.lanes + owner.index
         let opened = unsafe attachment.pointee.lanes + index
-        unsafe opened.pointee.writer = owner.writer
+        #if FPX_DEBUG
+            unsafe opened.pointee.writer = attachment.pointee.watching
+        #else
+            unsafe opened.pointee.writer = owner.writer
+        #endif
         unsafe (attachment.pointee.owners + index).initialize(to: owner)
         unsafe lane.pointee = opened
         return ok
@@ -89,7 +93,7 @@ public func fpx_lane_admit_slow(_ lane: UnsafeMutablePointer<fpx_lane>?, _ store
     guard let lane = unsafe lane else { return refused(missingLane("fpx_lane_admit_slow")) }
     if unsafe lane.isClosed { return refused(closedLane("fpx_lane_admit")) }
     let engine = unsafe lane.engine
-    return answer(unsafe engine.admitOffFastPath(lane: lane.pointee.writer, stored: stored), engine)
+    return answer(unsafe engine.admitOffFastPath(lane: lane.record, stored: stored), engine)
 }
 
 @c @implementation
@@ -98,7 +102,8 @@ public func fpx_lane_release_slow(_ lane: UnsafeMutablePointer<fpx_lane>?, _ sto
     if unsafe lane.isClosed {
         _ = closedLane("fpx_lane_release")
     } else {
-        unsafe lane.engine.releaseOffFastPath(lane: lane.pointee.writer, stored: stored)
+        checkRelease("fpx_lane_release", unsafe lane.engine, pool: unsafe lane.pointee.pool, .inspect)
+        unsafe lane.engine.releaseOffFastPath(lane: lane.record, stored: stored)
     }
 }
 
@@ -108,7 +113,8 @@ public func fpx_lane_release_bypassed(_ lane: UnsafeMutablePointer<fpx_lane>?) {
     if unsafe lane.isClosed {
         _ = closedLane("fpx_lane_release")
     } else {
-        unsafe lane.engine.releaseBypassed(lane: lane.pointee.writer)
+        checkRelease("fpx_lane_release", unsafe lane.engine, pool: unsafe lane.pointee.pool, .bypass)
+        unsafe lane.engine.releaseBypassed(lane: lane.record)
     }
 }
 
@@ -135,8 +141,10 @@ public func fpx_pool_release(_ segment: OpaquePointer?, _ pool: UInt32, _ verdic
     guard pool < Limits.pools else { return wrongPool(pool) }
     let engine = unsafe attachment(segment).pointee.engines[Int(pool)]
     if verdict == FPX_INSPECT {
+        checkRelease("fpx_pool_release", engine, pool: pool, .inspect)
         engine.release(.inspect)
     } else if verdict == FPX_BYPASS {
+        checkRelease("fpx_pool_release", engine, pool: pool, .bypass)
         engine.release(.bypass)
     } else if verdict != FPX_BLOCK {
         return wrongVerdict(verdict)

@@ -132,3 +132,8 @@ void fpx_set_last_error(const char *text) {
     last_error[length] = 0;
 }
 const char *fpx_last_error(void) { return last_error; }
+
+void fpx_die(const char *text) {
+    dprintf(STDERR_FILENO, "%s\n", text);
+    abort();
+}

@@ -69,9 +69,11 @@ public struct SystemStatus: Codable, Equatable, Sendable {
     public var configurationFile: String?
     /// `None`, `HA`, `fabric`, `fabric-disconn`
     public var mode: String
+    /// Nil: none is set.
+    public var authority: AuthorityContact?
     public init(
         version: String, build: String, date: String, tag: String, license: LicenseSummary, processId: Int, startedAt: Date,
-        uptimeSeconds: Int, segment: String, configurationFile: String?, mode: String
+        uptimeSeconds: Int, segment: String, configurationFile: String?, mode: String, authority: AuthorityContact? = nil
     ) {
         self.version = version
         self.build = build
@@ -84,6 +86,23 @@ public struct SystemStatus: Codable, Equatable, Sendable {
         self.segment = segment
         self.configurationFile = configurationFile
         self.mode = mode
+        self.authority = authority
+    }
+}
+
+/// The authority that this unit is to have its licence from.
+public struct AuthorityContact: Codable, Equatable, Sendable {
+    public var url: String
+    /// Its last answer that was genuine; nil: there was none.
+    public var lastContact: Date?
+    /// Why the last question gave no lease; nil: it gave one, or none was asked since fpxd started.
+    public var lastError: String?
+    public var lastErrorAt: Date?
+    public init(url: String, lastContact: Date?, lastError: String?, lastErrorAt: Date?) {
+        self.url = url
+        self.lastContact = lastContact
+        self.lastError = lastError
+        self.lastErrorAt = lastErrorAt
     }
 }
 

@@ -42,10 +42,11 @@ package protocol ControlBackend: Sendable {
     func events(limit: Int) async -> EventsReport
     func usageReport() async -> UsageReport
 
-    func change(_ change: ConfigurationChange) async throws(ControlFailure) -> ConfigurationReport
+    // What changes something is told who asks for it, for the events.
+    func change(_ change: ConfigurationChange, by user: String) async throws(ControlFailure) -> ConfigurationReport
     /// - Parameter id: 16 hexadecimal digits; nil: all sessions.
-    func clearSessions(id: String?) async throws(ControlFailure) -> SessionsCleared
-    func commit() async throws(ControlFailure) -> CommitReport
+    func clearSessions(id: String?, by user: String) async throws(ControlFailure) -> SessionsCleared
+    func commit(by user: String) async throws(ControlFailure) -> CommitReport
     /// Asks the authority now; takes as long as it does, 40 seconds at most.
-    func renewLicense() async throws(ControlFailure) -> RenewalReport
+    func renewLicense(by user: String) async throws(ControlFailure) -> RenewalReport
 }

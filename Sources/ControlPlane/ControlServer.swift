@@ -69,8 +69,9 @@ public struct ControlServer: Service {
         router.add(middleware: ErrorForm(operations: routes.map(\.described)) { ($0 as? ControlFailure)?.refusal })
         for route in routes {
             router.on(RouterPath(route.path), method: route.method) { [backend, access, logger] request, context in
-                if route.changesState { try await Self.check(access, context, route, logger) }
-                let asked = try await Self.read(request, context, route)
+                let user = route.changesState ? "\(try await Self.check(access, context, route, logger))" : ""
+                var asked = try await Self.read(request, context, route)
+                asked.user = user
                 return try WebForm.answer(.ok, try await route.handle(backend, asked))
             }
         }
@@ -79,9 +80,10 @@ public struct ControlServer: Service {
         return router
     }
 
+    /// Who asks, and may.
     private static func check(
         _ access: AccessRule, _ context: Context, _ route: Route, _ logger: Logger
-    ) async throws {
+    ) async throws -> Peer {
         guard let peer = try? await context.channel.eventLoop.submit({ Peer(context.channel) }).get() else {
             throw ControlFailure(.forbidden, "the peer's credentials cannot be read")
         }
@@ -93,6 +95,7 @@ public struct ControlServer: Service {
                 "found user \(peer.userID), expected root, user \(access.userID)"
                     + (access.group.map { " or a member of group \($0)" } ?? "") + ", to change state")
         }
+        return peer
     }
 
     private static func read(_ request: Request, _ context: Context, _ route: Route) async throws -> Asked {

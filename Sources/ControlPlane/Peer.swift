@@ -29,6 +29,22 @@ public struct Peer: Equatable, Sendable {
     }
 }
 
+extension Peer: CustomStringConvertible {
+    /// As events name who has changed something: `alice (uid 1000)`.
+    public var description: String { Self.name(ofUser: userID).map { "\($0) (uid \(userID))" } ?? "uid \(userID)" }
+
+    /// A user as the system's databases have it; nil: they do not.
+    fileprivate static func name(ofUser user: UInt32) -> String? {
+        var record = passwd()
+        var found: UnsafeMutablePointer<passwd>?
+        var text = [CChar](repeating: 0, count: 16384)
+        guard getpwuid_r(user, &record, &text, text.count, &found) == 0, found != nil, let name = record.pw_name else {
+            return nil
+        }
+        return String(cString: name)
+    }
+}
+
 /// Who may change the daemon's state. Who may ask at all is decided by the socket's mode.
 public struct AccessRule: Sendable {
     /// The daemon's own user.
@@ -50,12 +66,7 @@ public struct AccessRule: Sendable {
 
     /// All groups of a user, as the system's databases say.
     private static func groups(ofUser user: UInt32, and group: UInt32) -> [UInt32] {
-        var record = passwd()
-        var found: UnsafeMutablePointer<passwd>?
-        var text = [CChar](repeating: 0, count: 16384)
-        guard getpwuid_r(user, &record, &text, text.count, &found) == 0, found != nil, let name = record.pw_name else {
-            return []
-        }
+        guard let name = Peer.name(ofUser: user) else { return [] }
         var groups = [gid_t](repeating: 0, count: 256)
         var count = Int32(groups.count)
         guard getgrouplist(name, group, &groups, &count) >= 0 else { return [] }

@@ -34,6 +34,8 @@ struct Asked: Sendable {
     /// The part of the path that varies.
     var id: String?
     var number = 0
+    /// Who asks, where the route changes state.
+    var user = ""
     var body = Data()
 
     func decode<T: Decodable>(_ type: T.Type) throws -> T { try StrictJSON.decode(type, from: body) }
@@ -70,7 +72,7 @@ let routes: [Route] = [
         method: .delete, path: "/v1/sessions", operation: "clearSessions",
         summary: "Ends the count of all sessions of the wire hooks",
         answer: SessionsCleared.self
-    ) { backend, _ in try await backend.clearSessions(id: nil) },
+    ) { backend, asked in try await backend.clearSessions(id: nil, by: asked.user) },
     Route(
         method: .get, path: "/v1/sessions/stats", operation: "getStatistics", summary: "Counters by hook, process and CPU",
         answer: SessionStatistics.self
@@ -78,7 +80,7 @@ let routes: [Route] = [
     Route(
         method: .delete, path: "/v1/sessions/{id}", operation: "clearSession", summary: "Ends the count of one session",
         answer: SessionsCleared.self
-    ) { backend, asked in try await backend.clearSessions(id: asked.id) },
+    ) { backend, asked in try await backend.clearSessions(id: asked.id, by: asked.user) },
     Route(
         method: .get, path: "/v1/config", operation: "getConfiguration", summary: "The running configuration",
         answer: ConfigurationReport.self
@@ -87,7 +89,7 @@ let routes: [Route] = [
         method: .patch, path: "/v1/config", operation: "changeConfiguration",
         summary: "Changes settings, lasting: all of them or none", body: ConfigurationChange.self,
         answer: ConfigurationReport.self
-    ) { backend, asked in try await backend.change(try asked.decode(ConfigurationChange.self)) },
+    ) { backend, asked in try await backend.change(try asked.decode(ConfigurationChange.self), by: asked.user) },
     Route(
         method: .get, path: "/v1/performance", operation: "getPerformance", summary: "CPU, memory, sessions over time",
         answer: PerformanceReport.self
@@ -100,11 +102,11 @@ let routes: [Route] = [
     Route(
         method: .post, path: "/v1/commit", operation: "commit", summary: "Reads licence and configuration again",
         answer: CommitReport.self
-    ) { backend, _ in try await backend.commit() },
+    ) { backend, asked in try await backend.commit(by: asked.user) },
     Route(
         method: .post, path: "/v1/license/renew", operation: "renewLicense", summary: "Asks the authority for a lease now",
         answer: RenewalReport.self
-    ) { backend, _ in try await backend.renewLicense() },
+    ) { backend, asked in try await backend.renewLicense(by: asked.user) },
     Route(
         method: .get, path: "/v1/usage_report", operation: "getUsageReport",
         summary: "The usage report that goes to the authority next", answer: UsageReport.self

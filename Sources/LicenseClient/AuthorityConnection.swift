@@ -32,6 +32,13 @@ package struct AuthorityConnection: Equatable, Sendable {
 
     private static let bytesMax = 1 << 20
 
+    /// Reads every file, so that what is wrong with one is told before the authority is asked.
+    /// - Throws: `setting`.
+    package func checkFiles() throws(LicenseClientError) {
+        _ = try accountKey()
+        _ = try tls()
+    }
+
     /// The address of one of the authority's paths.
     func address(of path: String) throws(LicenseClientError) -> String {
         guard let parts = URLComponents(string: url), parts.scheme == "https", let host = parts.host, !host.isEmpty,

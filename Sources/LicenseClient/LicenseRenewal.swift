@@ -49,6 +49,8 @@ package actor LicenseRenewal {
     private var schedule: RenewalSchedule
     /// `schedule.next` on a clock that nobody sets: a wall clock that is set back puts no renewal off.
     private var deadline: ContinuousClock.Instant
+    /// The last renewal, if it failed; the time is the unit's.
+    package private(set) var lastFailure: (at: Int, error: LicenseClientError)?
     private var running: Task<Result<Renewal, LicenseClientError>, Never>?
 
     /// - Parameters:
@@ -128,11 +130,13 @@ package actor LicenseRenewal {
         do throws(LicenseClientError) {
             let renewal = try await renewOnce()
             schedule.succeeded(at: keeper.currentTime)
+            lastFailure = nil
             return .success(renewal)
         } catch {
             var retryAfter: Int?
             if case .refused(_, _, let seconds) = error { retryAfter = seconds }
             schedule.failed(at: keeper.currentTime, retryAfter: retryAfter)
+            lastFailure = (keeper.currentTime, error)
             let status = keeper.status()
             let left = status.isValid ? status.daysLeft.map { "; days left: \($0)" } ?? "" : ""
             if !Task.isCancelled { log(.warning, "License refresh failed: \(error)\(left)") }
@@ -147,6 +151,12 @@ package actor LicenseRenewal {
         // The hardware may have changed since it was read, and the file too.
         _ = await keeper.commit()
         guard keeper.hardware != nil else { throw .hardware }
+        // Without a key no answer could be believed.
+        if keeper.trustedKeys().ids.isEmpty {
+            throw .setting(
+                name: "trusted-keys", found: "no public key in \(keeper.configuration.trustedKeys.joined(separator: ", "))",
+                expected: "the authority's, as KEYID.pem")
+        }
         let held = keeper.held
         let question = try openQuestion(held)
         let answer = try await believedAnswer(to: question)

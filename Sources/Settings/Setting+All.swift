@@ -59,17 +59,17 @@ extension Setting {
             help: "sharing of seats by demand, with the units of a fabric"),
         Setting(
             csfRole, .choice(["root", "member"]), in: .fabric,
-            help: "the root's preferred seats and division hold for the fabric"),
+            help: "the root's preferred seats and division apply to the whole fabric"),
         Setting(csfGroupName, .name(lengthMax: 64), in: .fabric, help: "the fabric's name, the same on all its units"),
         Setting(
             csfPreferredSeats, .seats, in: .fabric,
-            help: "of the root: what each unit is to have on demand before others have more"),
+            help: "of the root: seats that each unit gets on demand before others get more"),
         Setting(
             csfMemberPreferredSeats, .seatsOfUnits, in: .fabric,
             help: "of the root: preferred seats of single units, instead"),
         Setting(
             csfDivision, .choice(["max-min", "proportional"]), in: .fabric,
-            help: "of the root: how seats beyond the preferred ones are divided when they are too few"),
+            help: "of the root: how seats beyond the preferred ones are divided when there are too few"),
     ]
 
     private static let ha = [
@@ -88,7 +88,7 @@ extension Setting {
             sharingPasswordFile, .path(mayBeEmpty: true), in: .sharing, help: "file with that user's password, empty for none"),
         Setting(
             sharingCA, .path(mayBeEmpty: true), in: .sharing,
-            help: "whom etcd's certificate must come from (PEM), empty for those that the system trusts"),
+            help: "CA that signed etcd's certificate (PEM), empty for the system's CAs"),
         Setting(
             sharingCertificate, .path(mayBeEmpty: true), in: .sharing,
             help: "this unit's certificate for etcd (PEM), empty for none"),
@@ -116,7 +116,7 @@ extension Setting {
         Setting(accountKeyFile, .path(mayBeEmpty: false), help: "file with the account key for the authority"),
         Setting(
             authorityCA, .path(mayBeEmpty: true),
-            help: "whom the authority's certificate must come from (PEM), empty for those that the system trusts"),
+            help: "CA that signed the authority's certificate (PEM), empty for the system's CAs"),
         Setting(
             authorityCertificate, .path(mayBeEmpty: true),
             help: "this unit's certificate for the authority (PEM), empty for none"),

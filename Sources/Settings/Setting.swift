@@ -132,8 +132,8 @@ public enum SettingsError: Error, Equatable, Sendable {
     case value(origin: String, found: String, expected: String)
     /// A setting of that name does not exist, or cannot be changed now.
     case name(found: String, message: String)
-    /// Settings that do not go together.
-    case combination(found: String, expected: String)
+    /// Settings that do not go together, and where they stand: `FILE:LINE`, a flag or a variable.
+    case combination(places: [String], found: String, expected: String)
     /// No seats can be shared by them: a file that they name, or this host, is not as it must be.
     case sharing(reason: String)
 }
@@ -145,7 +145,8 @@ extension SettingsError: CustomStringConvertible {
         case .line(let path, let line, let message): "\(path):\(line): \(message)"
         case .value(let origin, let found, let expected): "\(origin): found \"\(found)\", expected \(expected)"
         case .name(let found, let message): "\(found): \(message)"
-        case .combination(let found, let expected): "found \(found), expected \(expected)"
+        case .combination(let places, let found, let expected):
+            (places.isEmpty ? "" : places.joined(separator: ", ") + ": ") + "found \(found), expected \(expected)"
         case .sharing(let reason): reason
         }
     }

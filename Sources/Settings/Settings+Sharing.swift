@@ -37,50 +37,55 @@ extension Settings {
     public var endpoints: [String] { Setting.endpoints(self[Setting.sharingEndpoints]) ?? [] }
 
     /// Judges what the next start will find. What is in force by now is of it whatever can be changed while fpxd runs.
-    func checkTogether() throws(SettingsError) {
+    ///
+    /// - Parameter isSaved: whether the file on disk says the same, so that its lines can be named.
+    func checkTogether(isSaved: Bool = true) throws(SettingsError) {
+        func fault(_ names: String..., found: String, expected: String) -> SettingsError {
+            .combination(places: isSaved ? names.compactMap(place) : [], found: found, expected: expected)
+        }
         let sharesByFabric = configured(Setting.csfStatus) == "enable"
         let sharesByHA = configured(Setting.haMode) != "standalone"
         if sharesByFabric, sharesByHA {
-            throw .combination(
-                found: "\(said(Setting.csfStatus)) and \(said(Setting.haMode))",
+            throw fault(
+                Setting.csfStatus, Setting.haMode, found: "\(said(Setting.csfStatus)) and \(said(Setting.haMode))",
                 expected: "one of them: a unit shares by fabric or in a cluster")
         }
-        if sharesByFabric { try checkPool(Setting.csfStatus, name: Setting.csfGroupName) }
-        if sharesByHA { try checkPool(Setting.haMode, name: Setting.haGroupName) }
+        for (isShared, switched, name) in [
+            (sharesByFabric, Setting.csfStatus, Setting.csfGroupName), (sharesByHA, Setting.haMode, Setting.haGroupName),
+        ] where isShared {
+            if configured(name).isEmpty {
+                throw fault(
+                    switched, found: "\(said(switched)) without \(name)",
+                    expected: "the name of the pool, the same on all its units")
+            }
+            if configured(Setting.sharingEndpoints).isEmpty {
+                throw fault(
+                    switched, found: "\(said(switched)) without \(Setting.sharingEndpoints)",
+                    expected: "the addresses of etcd: set endpoints in config system sharing before")
+            }
+        }
         if configured(Setting.csfRole) != "root" {
             for name in [Setting.csfPreferredSeats, Setting.csfMemberPreferredSeats, Setting.csfDivision]
             where !isDefault(name) {
-                throw .combination(
-                    found: "\(said(name)) and \(said(Setting.csfRole))",
-                    expected: "csf-role root: what the root says holds for the fabric")
+                throw fault(
+                    name, Setting.csfRole, found: "\(said(name)) and \(said(Setting.csfRole))",
+                    expected: "csf-role root: only the root's preferred seats and division apply to the fabric")
             }
         }
-        try checkPair(Setting.sharingUser, Setting.sharingPasswordFile)
-        try checkPair(Setting.sharingCertificate, Setting.sharingPrivateKey)
+        for (one, other) in [
+            (Setting.sharingUser, Setting.sharingPasswordFile), (Setting.sharingCertificate, Setting.sharingPrivateKey),
+        ] {
+            for (given, missing) in [(one, other), (other, one)]
+            where !configured(given).isEmpty && configured(missing).isEmpty {
+                throw fault(given, found: "\(said(given)) without \(missing)", expected: "both or neither")
+            }
+        }
         if Setting.endpoints(configured(Setting.sharingEndpoints))?.first?.hasPrefix("http:") == true {
             for name in [Setting.sharingCA, Setting.sharingCertificate] where !configured(name).isEmpty {
-                throw .combination(
-                    found: "\(said(name)) and \(said(Setting.sharingEndpoints))",
-                    expected: "endpoints with https: without it certificates count for nothing")
+                throw fault(
+                    name, Setting.sharingEndpoints, found: "\(said(name)) and \(said(Setting.sharingEndpoints))",
+                    expected: "endpoints with https: http uses no certificates")
             }
-        }
-    }
-
-    private func checkPool(_ switched: String, name: String) throws(SettingsError) {
-        if configured(name).isEmpty {
-            throw .combination(
-                found: "\(said(switched)) without \(name)", expected: "the name of the pool, the same on all its units")
-        }
-        if configured(Setting.sharingEndpoints).isEmpty {
-            throw .combination(
-                found: "\(said(switched)) without \(Setting.sharingEndpoints)",
-                expected: "the addresses of etcd: set endpoints in config system sharing before")
-        }
-    }
-
-    private func checkPair(_ one: String, _ other: String) throws(SettingsError) {
-        for (given, missing) in [(one, other), (other, one)] where !configured(given).isEmpty && configured(missing).isEmpty {
-            throw .combination(found: "\(said(given)) without \(missing)", expected: "both or neither")
         }
     }
 

@@ -112,6 +112,11 @@ public struct Settings: Sendable {
     /// Whether the operator has given it a value anywhere.
     public func isSet(_ name: String) -> Bool { overrides[name] != nil || file.values[name] != nil }
 
+    /// Where the operator has given it a value: a flag, a variable, or `FILE:LINE`; nil: nowhere.
+    public func place(_ name: String) -> String? {
+        overrides[name]?.origin ?? file.line(of: name).map { "\(file.path):\($0)" }
+    }
+
     /// The same with the file read again.
     public func reloaded() throws(SettingsError) -> Settings {
         var settings = self
@@ -142,7 +147,7 @@ public struct Settings: Sendable {
         }
         var settings = self
         settings.file = try file.changing(changes)
-        try settings.checkTogether()
+        try settings.checkTogether(isSaved: false)
         return settings
     }
 

@@ -20,6 +20,9 @@ public struct SettingsFile: Equatable, Sendable {
     /// An empty file.
     public init(path: String) { self.path = path }
 
+    /// The line of a setting, counted from 1; nil: it does not stand in the file.
+    public func line(of name: String) -> Int? { lines[name] }
+
     /// Whether there is no text in it at all.
     public var isEmpty: Bool { text.isEmpty }
 
@@ -55,7 +58,7 @@ public struct SettingsFile: Equatable, Sendable {
         do {
             root = try Yams.compose(yaml: text)
         } catch {
-            throw Self.describe(error, path: path)
+            throw Self.describe(error, in: text, path: path)
         }
         guard let root, root.null == nil || root.mapping != nil else { return }
         guard let mapping = root.mapping else {
@@ -130,15 +133,32 @@ public struct SettingsFile: Equatable, Sendable {
         return row[b.count]
     }
 
-    private static func describe(_ error: any Error, path: String) -> SettingsError {
+    private static func describe(_ error: any Error, in text: String, path: String) -> SettingsError {
         switch error as? YamlError {
         case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _),
             .composer(_, let problem, let mark, _):
             .line(path: path, line: mark.line, message: "not YAML: \(problem)")
         case .duplicatedKeysInMapping(let duplicates, let context):
-            .line(path: path, line: context.mark.line, message: "found setting \"\(duplicates.first ?? "")\" twice")
+            duplicate(duplicates.first ?? "", in: text, path: path, start: context.mark.line)
         default: .file(path: path, reason: "not YAML: \(error)")
         }
+    }
+
+    /// - Parameter start: where the settings begin, for a file that has several on one line.
+    private static func duplicate(_ name: String, in text: String, path: String, start: Int) -> SettingsError {
+        let found = lines(of: text).enumerated().filter { key(of: $1) == name }.map { $0.offset + 1 }
+        guard let last = found.last, found.count > 1 else {
+            return .line(path: path, line: start, message: "found setting \"\(name)\" more than once, expected it once")
+        }
+        let places = found.dropLast().map(String.init).joined(separator: ", ") + " and \(last)"
+        return .line(
+            path: path, line: found[1], message: "found setting \"\(name)\" in lines \(places), expected it in one of them")
+    }
+
+    /// The name before the colon, without quotes.
+    private static func key(of line: String) -> String {
+        guard let colon = line.firstIndex(of: ":") else { return "" }
+        return line[..<colon].trimmingCharacters(in: [" ", "\t", "\"", "'"])
     }
 
     /// The lines of a text with their ends, counted as YAML does: Windows' two characters are one end.

@@ -22,13 +22,18 @@ struct Command: Sendable {
     let words: [String]
     let parameters: [Parameter]
     let help: String
+    /// What a person is asked first, where the command is given without an argument; nil: nothing.
+    let question: String?
     let action: Action
 
-    init(_ words: String, _ parameters: Parameter..., mode: Mode = .top, help: String, _ action: Action) {
+    init(
+        _ words: String, _ parameters: Parameter..., mode: Mode = .top, help: String, question: String? = nil, _ action: Action
+    ) {
         self.mode = mode
         self.words = words.split(separator: " ").map(String.init)
         self.parameters = parameters
         self.help = help
+        self.question = question
         self.action = action
     }
 

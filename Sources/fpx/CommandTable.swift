@@ -12,7 +12,9 @@ enum CommandTable {
         Command("diagnose wad license", help: "Mode, seats and sessions of each licence type", .ask(seats)),
         Command("diagnose wad license detail", help: "Purchased and available seats, max licensed session", .ask(detail)),
         Command("diagnose wad session list", limit, help: "Sessions of the wire hooks, oldest first", .ask(sessions)),
-        Command("diagnose wad session clear", session, help: "End one session of the wire hooks, or all", .ask(clear)),
+        Command(
+            "diagnose wad session clear", session, help: "Stop counting one session of the wire hooks, or all",
+            question: "All sessions of the wire hooks go on uncounted.", .ask(clear)),
         Command("diagnose wad session stats", help: "Counters of each hook, process and CPU", .ask(statistics)),
         Command("diagnose test application csfd 1", help: "State of seat sharing", .ask(sharing)),
         Command("diagnose test application csfd 140", help: "The fabric's ledger of seats", .ask(ledger(isAligned: false))),

@@ -39,7 +39,7 @@ struct ControlClient: Sendable {
         guard let refusal = try? ControlJSON.decode(APIError.self, from: body) else {
             throw .badAnswer(socket: socket, found: "status \(answer.status.code) without a reason", expected: "a reason")
         }
-        throw .refused(message: refusal.error.message)
+        throw .refused(code: refusal.error.code, message: refusal.error.message)
     }
 
     private func exchange(_ request: Request) throws -> Answer {

@@ -77,8 +77,8 @@ struct FPX: ParsableCommand {
             return fpx.perform(filters: arguments.dropFirst(options.count))
         } catch {
             guard exitCode(for: error).isSuccess else {
-                FileHandle.standardError.write(Data("fpx: \(message(for: error)); see fpx --help\n".utf8))
-                return 2
+                // Which of the options were meant is not known here.
+                return failed(.options(message: message(for: error)), json: options.contains("--json"))
             }
             print(fullMessage(for: error))
             return 0
@@ -90,14 +90,20 @@ struct FPX: ParsableCommand {
             try Shell.write(text)
             return 0
         } catch {
-            Shell.complain(error)
-            return error.exitStatus
+            return failed(error, json: false)
         }
+    }
+
+    private static func failed(_ failure: Failure, json: Bool) -> Int32 {
+        Shell.complain(failure, json: json)
+        return failure.exitStatus
     }
 
     private mutating func perform(filters: ArraySlice<String>) -> Int32 {
         let socket = socket ?? ControlClient.defaultSocket(environment: ProcessInfo.processInfo.environment)
-        let session = Session(client: ControlClient(socket: socket, timeoutSeconds: timeout), json: json)
+        let session = Session(client: ControlClient(socket: socket, timeoutSeconds: timeout), json: json) {
+            [json] question throws(Failure) in try Shell.confirm(question, json: json)
+        }
         do throws(Failure) {
             if words.isEmpty, filters.isEmpty {
                 if isatty(STDIN_FILENO) == 1, isatty(STDOUT_FILENO) == 1 {
@@ -111,8 +117,7 @@ struct FPX: ParsableCommand {
             }
             return 0
         } catch {
-            Shell.complain(error)
-            return error.exitStatus
+            return Self.failed(error, json: json)
         }
     }
 

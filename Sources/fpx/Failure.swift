@@ -1,10 +1,14 @@
 // Failure: everything that fpx can refuse or miss, its sentence and its exit status.
 
-import Glibc
+import ControlAPI
+import Foundation
 
 /// Why a command was not carried out.
-enum Failure: Error, Equatable {
+indirect enum Failure: Error, Equatable {
+    /// In a line of a pipe or a file, counted from 1.
+    case line(Int, Failure)
     // What was typed.
+    case options(message: String)
     case unknown(Noun, found: String, after: String, expected: [String])
     case ambiguous(Noun, found: String, after: String, candidates: [String])
     case incomplete(after: String, expected: [String])
@@ -16,7 +20,8 @@ enum Failure: Error, Equatable {
     case badFilter(found: String, expected: String)
     case badSocketPath(path: String, reason: String)
     // What fpxd said, or did not say.
-    case refused(message: String)
+    /// - `code`: the daemon's word for programs.
+    case refused(code: String = "refused", message: String)
     case noDaemon(socket: String, reason: String)
     case noPermission(socket: String)
     case noAnswer(socket: String, seconds: Int)
@@ -34,19 +39,55 @@ enum Failure: Error, Equatable {
     /// 1: fpxd refused, or the result could not be written; 2: what was typed; 3: no answer of fpxd.
     var exitStatus: Int32 {
         switch self {
+        case .line(_, let failure): failure.exitStatus
         case .readerGone: 0
-        case .unknown, .ambiguous, .incomplete, .unexpected, .badArgument, .openQuote, .openConfiguration, .lineTooLong,
+        case .options, .unknown, .ambiguous, .incomplete, .unexpected, .badArgument, .openQuote, .openConfiguration,
+            .lineTooLong,
             .badFilter, .badSocketPath:
             2
         case .refused, .output, .terminal, .history: 1
         case .noDaemon, .noPermission, .noAnswer, .badAnswer: 3
         }
     }
+
+    /// A word for programs; of a refusal, the daemon's.
+    private var code: String {
+        switch self {
+        case .line(_, let failure): failure.code
+        case .refused(let code, _): code
+        case .output, .readerGone: "output"
+        case .terminal, .history: "terminal"
+        case .noDaemon: "no_daemon"
+        case .noPermission: "no_permission"
+        case .noAnswer: "no_answer"
+        case .badAnswer: "bad_answer"
+        default: "usage"
+        }
+    }
+
+    /// One line of JSON, in the form of the daemon's errors; with the line of the script, if it is one.
+    var json: String {
+        struct Report: Encodable {
+            struct Detail: Encodable {
+                let code: String
+                let message: String
+                let line: Int?
+            }
+            let error: Detail
+        }
+        var (failure, number) = (self, Int?.none)
+        if case .line(let line, let inner) = self { (failure, number) = (inner, line) }
+        let report = Report(error: .init(code: failure.code, message: "\(failure)", line: number))
+        // Texts and a number: there is nothing that cannot be encoded.
+        return ((try? ControlJSON.encoder().encode(report)).map { String(decoding: $0, as: UTF8.self) } ?? "") + "\n"
+    }
 }
 
 extension Failure: CustomStringConvertible {
     var description: String {
         switch self {
+        case .line(let line, let failure): "line \(line): \(failure)"
+        case .options(let message): "\(message); see fpx --help"
         case .unknown(let noun, let found, let after, let expected):
             "unknown \(noun.rawValue) \(quoted(found))\(Self.place(after)); \(Self.hint(found, expected))"
         case .ambiguous(let noun, let found, let after, let candidates):
@@ -61,7 +102,7 @@ extension Failure: CustomStringConvertible {
         case .lineTooLong(let bytes, let limit): "a line of \(bytes) bytes; expected at most \(limit)"
         case .badFilter(let found, let expected): "after \"|\" stands \(quoted(found)); expected \(expected)"
         case .badSocketPath(let path, let reason): "\(quoted(path)) cannot be a socket: \(reason)"
-        case .refused(let message): message.shown
+        case .refused(_, let message): message.shown
         case .noDaemon(let socket, let reason): "no daemon at \(socket.shown): \(reason); start fpxd"
         case .noPermission(let socket):
             "no permission to use \(socket.shown): only root and members of the group fpx may talk to fpxd"
@@ -71,7 +112,8 @@ extension Failure: CustomStringConvertible {
         case .output(let reason): "the output cannot be written: \(reason)"
         case .readerGone: "nobody reads the output any more"
         case .terminal(let reason): "the terminal cannot be used: \(reason)"
-        case .history(let path): "\(path.shown) is no history of fpx; it is left as it is, and nothing is added"
+        case .history(let path):
+            "\(path.shown) is not a history file of fpx: it is left unchanged, and this session is not saved"
         }
     }
 

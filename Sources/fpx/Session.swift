@@ -6,15 +6,18 @@ import Foundation
 /// Executes lines; remembers the section that is being configured. One thread at a time.
 final class Session {
     private let client: ControlClient
-    private let json: Bool
+    let json: Bool
+    /// Asks the person at the terminal whether to go on.
+    private let confirm: (_ question: String) throws(Failure) -> Bool
     /// Set between `config` and `end` or `abort`.
     private(set) var draft: Draft?
     /// Whether `exit` has been said.
     private(set) var isOver = false
 
-    init(client: ControlClient, json: Bool) {
+    init(client: ControlClient, json: Bool, confirm: @escaping (_ question: String) throws(Failure) -> Bool) {
         self.client = client
         self.json = json
+        self.confirm = confirm
     }
 
     private var mode: Command.Mode { draft == nil ? .top : .configuration }
@@ -60,6 +63,7 @@ final class Session {
 
     private func carryOut(_ invocation: Invocation) throws(Failure) -> Output {
         let arguments = invocation.arguments
+        if let question = invocation.command.question, arguments.isEmpty, try !confirm(question) { return Output() }
         switch invocation.command.action {
         case .ask(let exchange): return try ask(exchange, arguments.first)
         case .configure:
@@ -89,7 +93,7 @@ final class Session {
     private func apply() throws(Failure) -> Output {
         guard let change = draft, !change.isEmpty else {
             draft = nil
-            return Output()
+            return json ? try understand { Output(text: oneLine(try client.send(Request(.get, "/v1/config")))) } : Output()
         }
         let request = try understand { Request(.patch, "/v1/config", body: try ControlJSON.encoder().encode(change.change)) }
         // Where fpxd refuses, the changes stay as they are, to be put right or given up.

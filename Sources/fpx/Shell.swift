@@ -26,16 +26,34 @@ enum Shell {
         }
     }
 
-    static func complain(_ failure: Failure) {
-        if failure != .readerGone { FileHandle.standardError.write(Data("fpx: \(failure)\n".utf8)) }
+    static func complain(_ failure: Failure, json: Bool) {
+        if failure == .readerGone { return }
+        FileHandle.standardError.write(Data((json ? failure.json : "fpx: \(failure)\n").utf8))
+    }
+
+    /// Asks the person at the terminal; where nobody is there, or who is there wants JSON, the command says enough.
+    static func confirm(_ question: String, json: Bool) throws(Failure) -> Bool {
+        guard !json, isatty(STDIN_FILENO) == 1, isatty(STDOUT_FILENO) == 1 else { return true }
+        try write("\(question) Do you want to continue? (y/n) ")
+        return ["y", "yes"].contains(readLine()?.lowercased())
     }
 
     /// Commands from a pipe or a file, up to the first that fails.
     static func readLines(_ session: Session) throws(Failure) {
-        while !session.isOver, let line = readLine() {
-            try session.execute(try Line.tokens(of: line), write: write)
+        var number = 0
+        var begin = 0
+        do {
+            while !session.isOver, let line = readLine() {
+                number += 1
+                if session.draft == nil { begin = number }
+                try session.execute(try Line.tokens(of: line), write: write)
+            }
+            // What was not ended is told where it began.
+            number = begin
+            try session.finish()
+        } catch {
+            throw error == .readerGone ? error : .line(number, error)
         }
-        try session.finish()
     }
 
     /// Commands from a terminal, until `exit` or Ctrl-D. An error ends its command and no more.
@@ -48,7 +66,7 @@ enum Shell {
         if let home = ProcessInfo.processInfo.environment["HOME"], !home.isEmpty {
             let path = home + "/.fpx_history"
             if unsafe fpx_line_editor_history(editor, path, Int32(historyLinesMax)) != 0 {
-                complain(.history(path: path))
+                complain(.history(path: path), json: false)
             }
         }
         let host = hostName()
@@ -64,7 +82,7 @@ enum Shell {
             do {
                 try session.execute(try Line.tokens(of: unsafe String(cString: text)), write: write)
             } catch {
-                complain(error)
+                complain(error, json: session.json)
                 switch error {
                 case .output, .readerGone: throw error
                 default: break

@@ -17,6 +17,14 @@ enum Text {
         ]
         if let reason = license.reason { lines.append("License \(license.valid ? "note" : "reason"): \(reason.shown)") }
         if let days = license.daysLeft { lines.append("License days left: \(days)") }
+        if let authority = status.authority {
+            lines += [
+                "Authority: \(authority.url.shown)",
+                "Authority last contact: \(authority.lastContact.map(time) ?? "never")",
+                "Authority last error: "
+                    + (authority.lastErrorAt.map { time($0) + " " } ?? "") + (authority.lastError ?? "none").shown,
+            ]
+        }
         lines += [
             "License sharing mode: \(status.mode.shown)",
             "Segment: \(status.segment.shown)",

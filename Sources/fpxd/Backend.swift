@@ -11,12 +11,13 @@ import SeatSharing
 import Settings
 
 extension Daemon: ControlBackend {
-    func status() -> SystemStatus {
-        SystemStatus(
+    func status() async -> SystemStatus {
+        let contact = await authority?.contact()
+        return SystemStatus(
             version: Version.number, build: Version.build, date: Version.date, tag: Version.tag,
             license: licenseSummary,
             processId: Int(getpid()), startedAt: startedAt, uptimeSeconds: uptimeSeconds, segment: segment.path,
-            configurationFile: settings.file.path, mode: sharedSeats.summary().mode)
+            configurationFile: settings.file.path, mode: sharedSeats.summary().mode, authority: contact)
     }
 
     func license() -> LicenseReport {
@@ -148,7 +149,7 @@ extension Daemon: ControlBackend {
 
     func events(limit: Int) -> EventsReport { EventsReport(events: events.latest(limit)) }
 
-    func change(_ change: ConfigurationChange) throws(ControlFailure) -> ConfigurationReport {
+    func change(_ change: ConfigurationChange, by user: String) throws(ControlFailure) -> ConfigurationReport {
         let sections = Setting.Section.allCases.filter { $0 != .daemon }
         guard let section = sections.first(where: { $0.rawValue == change.path }) else {
             throw ControlFailure(
@@ -165,7 +166,7 @@ extension Daemon: ControlBackend {
         }
         let remark: String?
         do {
-            remark = try self.change(changes)
+            remark = try self.change(changes, by: user)
         } catch {
             switch error {
             case .file, .line: throw ControlFailure(.unavailable, "\(error)")
@@ -187,10 +188,10 @@ extension Daemon: ControlBackend {
         return setting.name
     }
 
-    func clearSessions(id: String?) throws(ControlFailure) -> SessionsCleared {
+    func clearSessions(id: String?, by user: String) throws(ControlFailure) -> SessionsCleared {
         guard let id else {
             let count = sessions.clearAll()
-            events.note(.warning, .hook, "\(count) sessions cleared by an operator")
+            events.note(.warning, .hook, "\(count) sessions cleared by \(user)")
             return SessionsCleared(cleared: count)
         }
         guard let handle = SessionHandle(id: id) else {
@@ -199,7 +200,7 @@ extension Daemon: ControlBackend {
         guard sessions.clear(handle) else {
             throw ControlFailure(.notFound, "found no session \(id) in progress, expected one of `diagnose wad session list`")
         }
-        events.note(.warning, .hook, "Session \(id) cleared by an operator")
+        events.note(.warning, .hook, "Session \(id) cleared by \(user)")
         return SessionsCleared(cleared: 1)
     }
 }

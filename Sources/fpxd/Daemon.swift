@@ -172,8 +172,9 @@ extension Daemon {
 
     /// Changes settings, at once and lasting: all or none.
     ///
+    /// - Parameter user: who changes them, for the events.
     /// - Returns: what people should know of how they were saved.
-    func change(_ changes: [String: String?]) throws(SettingsError) -> String? {
+    func change(_ changes: [String: String?], by user: String) throws(SettingsError) -> String? {
         let remark = try applying.withLock { _ throws(SettingsError) in
             // What somebody has written there by hand counts too, and must not be lost.
             for message in try reload() { events.note(.info, .config, message) }
@@ -185,7 +186,7 @@ extension Daemon {
         }
         if let remark { events.note(.warning, .config, remark) }
         for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
-            events.note(.info, .config, value.map { "set \(name) \($0)" } ?? "unset \(name)")
+            events.note(.info, .config, (value.map { "set \(name) \($0)" } ?? "unset \(name)") + ", by \(user)")
         }
         return remark
     }
@@ -225,7 +226,9 @@ extension Daemon {
     }
 
     /// Reads licence and configuration again. What is not accepted changes nothing.
-    func commit() async -> ControlAPI.CommitReport {
+    ///
+    /// - Parameter user: who asks for it, for the events.
+    func commit(by user: String) async -> ControlAPI.CommitReport {
         var messages: [String] = []
         var applied = true
         do {
@@ -238,18 +241,23 @@ extension Daemon {
         if let trouble = log.reopen() { messages.append("no log file: \(trouble)") }
         var report = await keeper.commit()
         applyLicense()
-        // What the authority has settled meanwhile is in force at once.
-        if !report.status.isValid, let authority {
+        // What the authority has settled meanwhile is in force at once; a unit that has no licence yet asks for its first one.
+        if !report.status.isValid || report.status.isBuiltIn, let authority {
             let result = await authority.renewal.renew()
             applyLicense()
             report = await keeper.commit()
-            if case .failure(let error) = result { messages.append("licence not renewed: \(error)") }
+            if case .failure(let error) = result {
+                applied = false
+                messages.append("no licence from the authority (\(authority.url)): \(error)")
+            }
         }
         if let refused = report.refused {
             applied = false
             messages.append("licence \(report.status.isValid ? "kept" : "refused"): \(refused)")
         }
-        for message in messages { events.note(applied ? .info : .warning, .config, "commit: \(message)") }
+        for message in messages.isEmpty ? ["nothing has changed"] : messages {
+            events.note(applied ? .info : .warning, .config, "commit by \(user): \(message)")
+        }
         return ControlAPI.CommitReport(applied: applied, license: licenseSummary, messages: messages)
     }
 }

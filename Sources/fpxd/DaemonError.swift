@@ -1,4 +1,6 @@
+import Etcd
 import Foundation
+import Settings
 
 /// Why the daemon does not start.
 enum DaemonError: Error, CustomStringConvertible {
@@ -24,4 +26,18 @@ enum DaemonError: Error, CustomStringConvertible {
             "\(path): found fpxd running there (process \(processID)), expected none: a run-folder has one fpxd at a time"
         }
     }
+}
+
+/// An error about what a setting says: its place in the configuration is told with it.
+protocol NamesSetting: Error {
+    /// Nil: it is about something else.
+    var settingName: String? { get }
+}
+
+extension DaemonError: NamesSetting {
+    var settingName: String? { if case .group = self { Setting.group } else { nil } }
+}
+
+extension EtcdError: NamesSetting {
+    var settingName: String? { if case .setting(let name, _, _) = self { name } else { nil } }
 }

@@ -17,6 +17,8 @@ struct FPXD: AsyncParsableCommand {
             Settings come from flags, then from the environment (FPX_LICENSE_OVERLIMIT=block), then from the configuration file
             (license-overlimit: block), then from defaults. SIGHUP reads licence and file again; SIGTERM stops. Sessions in
             progress, caps and policy stay in the segment whatever becomes of fpxd.
+
+            Exit status: 0 stopped as told, or the configuration is in order; 1 did not start, or the configuration is not; 2 usage.
             """,
         version: Version.line)
 
@@ -24,7 +26,9 @@ struct FPXD: AsyncParsableCommand {
     var config: String?
     @Option(help: "A folder for everything, instead of the places of the system.")
     var home: String?
-    @Flag(help: "Check configuration file, environment and flags, print the result and stop.")
+    @Flag(
+        name: [.customShort("t"), .long],
+        help: "Check the configuration and the files that it names, print the settings in force, and stop.")
     var checkConfig = false
 
     @Option(help: "bypass or block: verdict of a new session when no licensed session is free.") var licenseOverlimit: String?
@@ -43,7 +47,7 @@ struct FPXD: AsyncParsableCommand {
     @Option(help: "enable or disable: hourly usage report to the authority.") var usageReport: String?
     @Option(help: "The licensing server, https://HOST[:PORT]; empty: none.") var authority: String?
     @Option(help: "File with the account key for the authority.") var accountKeyFile: String?
-    @Option(help: "PEM file: whom the authority's certificate must come from; empty: those that the system trusts.")
+    @Option(help: "PEM file: the CA that signed the authority's certificate; empty: the system's CAs.")
     var authorityCa: String?
     @Option(help: "PEM file: this unit's certificate for the authority; empty: none.") var authorityCertificate: String?
     @Option(help: "PEM file: the private key of that certificate.") var authorityPrivateKey: String?
@@ -62,7 +66,7 @@ struct FPXD: AsyncParsableCommand {
     var sharingEndpoints: String?
     @Option(help: "This unit's user of etcd.") var sharingUser: String?
     @Option(help: "File with that user's password.") var sharingPasswordFile: String?
-    @Option(help: "PEM file: whom etcd's certificate must come from; empty: those that the system trusts.")
+    @Option(help: "PEM file: the CA that signed etcd's certificate; empty: the system's CAs.")
     var sharingCa: String?
     @Option(help: "PEM file: this unit's certificate for etcd; empty: none.") var sharingCertificate: String?
     @Option(help: "PEM file: the private key of that certificate.") var sharingPrivateKey: String?
@@ -105,20 +109,45 @@ struct FPXD: AsyncParsableCommand {
             environment: ProcessInfo.processInfo.environment)
     }
 
+    static func main() async {
+        do {
+            var command = try parseAsRoot()
+            // Nothing but --help and the like is a command of another type; to run it is to throw what it prints.
+            if let fpxd = command as? FPXD { try await fpxd.run() } else { try command.run() }
+        } catch {
+            let code = exitCode(for: error)
+            let text = fullMessage(for: error)
+            // A reader that has gone away is no reason to fail.
+            if !text.isEmpty {
+                try? (code.isSuccess ? FileHandle.standardOutput : .standardError).write(contentsOf: Data((text + "\n").utf8))
+            }
+            Foundation.exit(code == .validationFailure ? 2 : code.rawValue)
+        }
+    }
+
     func run() async throws {
         Descriptor.prepareProcess()
         let log = LineLog()
         defer { log.flush() }
         LoggingSystem.bootstrap { _ in LineLogHandler(log: log) }
         let logger = Logger(label: "fpxd")
+        // To the terminal even where the level would hide it.
+        func fail(_ reasons: [String]) -> ExitCode {
+            for reason in reasons { log.write(.critical, "fpxd: \(reason)") }
+            return ExitCode(1)
+        }
+        let settings: Settings
+        do { settings = try self.settings() } catch { throw fail(["\(error)"]) }
+        if checkConfig {
+            let trouble = settings.troubleWithFiles()
+            if !trouble.isEmpty { throw fail(trouble) }
+            return printSettings(settings)
+        }
         do {
-            let settings = try settings()
-            if checkConfig { return printSettings(settings) }
             try await serve(try await Daemon.start(settings, log: log, logger: logger))
         } catch {
-            // To the terminal even where the level would hide it.
-            log.write(.critical, "fpxd: \(error)")
-            throw ExitCode(1)
+            let name = (error as? any NamesSetting)?.settingName
+            throw fail([(name.flatMap(settings.place).map { $0 + ": " } ?? "") + "\(error)"])
         }
     }
 

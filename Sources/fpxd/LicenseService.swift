@@ -11,11 +11,13 @@ import Settings
 
 /// The authority that this unit's settings name.
 struct Authority: Sendable {
+    let url: String
     let client: LicenseClient
     let renewal: LicenseRenewal
 
     /// Certificates, and the key of ours.
     let files: [String]
+    private let keeper: LicenseKeeper
 
     /// Nil: none is named.
     ///
@@ -24,16 +26,33 @@ struct Authority: Sendable {
         _ settings: Settings, unitID: String, unitKey: SigningKey?, keeper: LicenseKeeper,
         log: @escaping @Sendable (Logger.Level, String) -> Void
     ) {
-        let url = settings[Setting.authority]
-        if url.isEmpty { return nil }
-        func path(_ name: String) -> String? { settings[name].isEmpty ? nil : settings[name] }
-        files = [Setting.authorityCA, Setting.authorityCertificate, Setting.authorityPrivateKey].compactMap(path)
-        client = LicenseClient(
-            AuthorityConnection(
-                url: url, accountKeyFile: settings[Setting.accountKeyFile], authorityFile: path(Setting.authorityCA),
-                certificateFile: path(Setting.authorityCertificate), privateKeyFile: path(Setting.authorityPrivateKey)),
-            unitID: unitID, unitKey: unitKey)
+        guard let connection = AuthorityConnection(settings) else { return nil }
+        url = connection.url
+        files = [connection.authorityFile, connection.certificateFile, connection.privateKeyFile].compactMap { $0 }
+        client = LicenseClient(connection, unitID: unitID, unitKey: unitKey)
         renewal = LicenseRenewal(client: client, keeper: keeper, version: Version.number, log: log)
+        self.keeper = keeper
+    }
+
+    /// What `get system status` says of it.
+    func contact() async -> AuthorityContact {
+        func date(_ seconds: Int) -> Date { Date(timeIntervalSince1970: TimeInterval(seconds)) }
+        let (last, failure) = (keeper.record.lastContact, await renewal.lastFailure)
+        return AuthorityContact(
+            url: url, lastContact: last > 0 ? date(last) : nil, lastError: failure.map { "\($0.error)" },
+            lastErrorAt: failure.map { date($0.at) })
+    }
+}
+
+extension AuthorityConnection {
+    /// Nil: the settings name no authority.
+    init?(_ settings: Settings) {
+        if settings[Setting.authority].isEmpty { return nil }
+        func path(_ name: String) -> String? { settings[name].isEmpty ? nil : settings[name] }
+        self.init(
+            url: settings[Setting.authority], accountKeyFile: settings[Setting.accountKeyFile],
+            authorityFile: path(Setting.authorityCA), certificateFile: path(Setting.authorityCertificate),
+            privateKeyFile: path(Setting.authorityPrivateKey))
     }
 }
 
@@ -115,8 +134,9 @@ extension Daemon {
             .unavailable, "authority: found none, expected one to ask: set it in \(settings.file.path) and restart fpxd")
     }
 
-    func renewLicense() async throws(ControlFailure) -> RenewalReport {
+    func renewLicense(by user: String) async throws(ControlFailure) -> RenewalReport {
         guard let authority else { throw noAuthority }
+        events.note(.info, .license, "License renewal requested by \(user)")
         let result = await authority.renewal.renew()
         applyLicense()
         let license = licenseSummary

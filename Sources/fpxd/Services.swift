@@ -108,7 +108,7 @@ struct CommitOnHangup: Service {
 
     func run() async throws {
         for await _ in await UnixSignalsSequence(trapping: .sighup).cancelOnGracefulShutdown() {
-            _ = await daemon.commit()
+            _ = await daemon.commit(by: "SIGHUP")
         }
     }
 }

@@ -19,15 +19,11 @@ extension SharedSeats {
 
             /// Nil: nothing is shared.
             init?(_ settings: Settings) throws(EtcdError) {
-                guard let mode = settings.sharingMode else { return nil }
-                func text(_ name: String) -> String? { settings[name].isEmpty ? nil : settings[name] }
+                guard let mode = settings.sharingMode, let etcd = try EtcdConfiguration(settings) else { return nil }
                 self.mode = mode
                 group = settings[mode.isHA ? Setting.haGroupName : Setting.csfGroupName]
                 term = settings.number(Setting.sharingTerm)
-                etcd = try EtcdConfiguration(
-                    endpoints: settings.endpoints.joined(separator: ","), user: text(Setting.sharingUser),
-                    passwordFile: text(Setting.sharingPasswordFile), authorityFile: text(Setting.sharingCA),
-                    certificateFile: text(Setting.sharingCertificate), privateKeyFile: text(Setting.sharingPrivateKey))
+                self.etcd = etcd
             }
         }
 

@@ -242,7 +242,7 @@ private func expect(
         var lanes = try (0..<16).map { _ in try fixture.lane(3) }
         #expect(Set(lanes).count == 16)
         var lane: UnsafeMutablePointer<fpx_lane>?
-        expect(fpx_lane_open(fixture.segment, 3, &lane), FPX_E_LIMIT, "all 16 lanes")
+        expect(fpx_lane_open(fixture.segment, 3, &lane), FPX_E_LIMIT, "all 16 lanes of this process in pool 3")
         #expect(lane == nil)
         let other = try fixture.lane(4)
         #expect(fpx_lane_close(lanes.removeLast()) == ok)
@@ -382,15 +382,19 @@ struct Run {
 
 /// libfpxadmission.so as build-library.sh makes it, in a folder of its own, once for all tests.
 struct ShippedLibrary {
-    static let shared = Result { try ShippedLibrary() }
+    static let shared = Result { try ShippedLibrary(debug: false) }
+    /// As `make library DEBUG=1` makes it.
+    static let debug = Result { try ShippedLibrary(debug: true) }
 
     let folder: String
     let sources: String
 
-    private init() throws {
+    private init(debug: Bool) throws {
         sources = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appending(path: "../../Integrations/c").path
-        folder = FileManager.default.temporaryDirectory.appending(path: "fpx-cface.\(getpid())").path
-        let build = try Run(["\(sources)/build-library.sh", folder])
+        let all = FileManager.default.temporaryDirectory.appending(path: "fpx-cface.\(getpid())")
+        folder = all.appending(path: debug ? "debug" : "release").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        let build = try Run(["\(sources)/build-library.sh", folder], environment: ["DEBUG": debug ? "1" : "0"])
         try #require(build.status == 0, "\(build.output)")
         atexit {
             let folder = FileManager.default.temporaryDirectory.appending(path: "fpx-cface.\(getpid())")
@@ -419,7 +423,7 @@ struct ShippedLibrary {
 }
 
 @Suite(.serialized) struct ShippedLibraryTests {
-    private func segment(cap: Int) throws -> String {
+    func segment(cap: Int) throws -> String {
         let path = "/dev/shm/fpx-test.\(getpid()).so\(numbers.add(1, ordering: .relaxed).newValue)"
         try Segment.create(path: path)
         let admin = try Segment.attach(path: path)

@@ -142,7 +142,7 @@ import Testing
         try segment.pool(0).setCap(100)
         func open(_ count: Int) throws {
             if count == 0 {
-                #expect(throws: SegmentError.exhausted(what: "lanes of this process", limit: 16)) {
+                #expect(throws: SegmentError.exhausted(what: "lanes of this process in pool 0", limit: 16)) {
                     _ = try segment.openLane(pool: 0)
                 }
                 return

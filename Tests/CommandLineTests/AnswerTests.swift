@@ -44,7 +44,8 @@ import Testing
         for form in [[], ["--json"]] {
             let (result, socket) = try run(["show", "license"] + form) { _, _ in .bytes(bytes) }
             #expect(result.status == 3 && result.output.isEmpty, "\(result)")
-            #expect(result.error.hasPrefix("fpx: no answer of fpxd at \(socket): found "), "\(result.error)")
+            let begin = form.isEmpty ? "fpx: " : #"{"error":{"code":"bad_answer","message":""#
+            #expect(result.error.hasPrefix("\(begin)no answer of fpxd at \(socket): found "), "\(result.error)")
             #expect(result.error.contains(found), "\(result.error)")
             #expect(result.error.filter { $0 == "\n" }.count == 1)
         }

@@ -91,10 +91,12 @@ import Testing
         let daemon = try TestDaemon()
         func run(_ input: String) throws -> Ended { try Program.run([], socket: daemon.socket, input: input) }
         let refused = #"session-warning: found "a b", expected a number from 0 to 100 (percent)"#
-        #expect(try run("config system global\nset session-warning \"a b\"\nend\nshow license\n") == .failed(1, refused))
         #expect(
-            try run("config system global\nset license-overlimit block\n")
-                == .failed(2, "config system global without end or abort; nothing was changed"))
+            try run("config system global\nset session-warning \"a b\"\nend\nshow license\n")
+                == .failed(1, "line 3: " + refused))
+        #expect(
+            try run("\nconfig system global\nset license-overlimit block\n")
+                == .failed(2, "line 2: config system global without end or abort; nothing was changed"))
         #expect(
             try Program.run(["config", "system", "global", "set", "session-warning", "90"], socket: daemon.socket)
                 == .failed(2, "config system global without end or abort; nothing was changed"))
@@ -132,7 +134,7 @@ import Testing
         #expect(
             result
                 == .failed(
-                    2, #"unknown command "licence" after "show"; did you mean "license"?"#,
+                    2, #"line 2: unknown command "licence" after "show"; did you mean "license"?"#,
                     output: "Production license for 2000 mbits valid until 2027-01-31\n"))
         #expect(daemon.requests == ["GET /v1/license"])
         #expect(try Program.run([], socket: daemon.socket, input: "exit\ncommit\n") == .done(""))
@@ -144,6 +146,32 @@ import Testing
                     license_hardware_data  What identifies this hardware, for an offline licence
 
                     """))
+    }
+
+    /// With --json whatever goes wrong is a line of JSON as well, whoever says it.
+    @Test func errorsInJSON() throws {
+        let daemon = try TestDaemon { request, body in
+            request == "POST /v1/commit" ? .refusal(503, "unavailable", "no \"disk\"") : Samples.answer(request, body)
+        }
+        func failure(_ words: [String], socket: String? = nil, input: String = "") throws -> String {
+            let ended = try Program.run(words, socket: socket ?? daemon.socket, input: input)
+            // Keys are sorted, so that there is one text for one error.
+            return "\(ended.status) \(ended.error)"
+        }
+        let unknown = #"unknown command \"licence\" after \"show\"; did you mean \"license\"?"#
+        #expect(
+            try failure(["--json", "commit"]) == #"1 {"error":{"code":"unavailable","message":"no \"disk\""}}"# + "\n")
+        #expect(
+            try failure(["show", "licence", "--json"]) == #"2 {"error":{"code":"usage","message":"\#(unknown)"}}"# + "\n")
+        #expect(
+            try failure(["--json"], input: "show license\n\nshow licence\n")
+                == #"2 {"error":{"code":"usage","line":3,"message":"\#(unknown)"}}"# + "\n")
+        #expect(try failure(["--json", "--jsn"]).hasPrefix(#"2 {"error":{"code":"usage","message":""#))
+        #expect(try failure(["--json", "commit"], socket: "/nonexistent").hasPrefix(#"3 {"error":{"code":"no_daemon","#))
+        // The configuration is printed by `end`, whether or not it has changed.
+        let whole = try Program.run(["--json", "show", "full-configuration"], socket: daemon.socket)
+        #expect(whole.status == 0 && whole.output.count > 2)
+        #expect(try Program.run(["--json", "config system global end"], socket: daemon.socket) == whole)
     }
 
     @Test func usage() throws {

@@ -23,7 +23,9 @@ enum Samples {
             version: "0.3.0", build: "0042", date: "261121", tag: "GA", license: license, processId: 4711, startedAt: start,
             uptimeSeconds: 2 * 86400 + 3 * 3600 + 4 * 60 + 5, segment: "/dev/shm/fpx/segment",
             configurationFile: "/etc/fpx/fpxd.yaml",
-            mode: "None")
+            mode: "None",
+            authority: AuthorityContact(
+                url: "https://licence.example", lastContact: start - 3600, lastError: nil, lastErrorAt: nil))
     }
 
     static func license(_ summary: LicenseSummary = summary, type: String = "production") -> LicenseReport {

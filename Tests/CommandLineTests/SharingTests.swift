@@ -300,12 +300,13 @@ import Testing
                 == #"PATCH /v1/config {"path":"system csf","set":{"group-name":"lab","role":"root","status":"enable"}}"#)
         #expect(
             try run("config system ha\nset mode 7\nset member-seats 1\nend\n")
-                == .failed(2, #"unknown setting "member-seats" after "set"; expected mode, role or group-name"#))
+                == .failed(2, #"line 3: unknown setting "member-seats" after "set"; expected mode, role or group-name"#))
         #expect(
             try run("config system csf\nset status enable\nend\n")
                 == .failed(
                     1,
-                    "found csf-status enable without csf-group-name, expected the name of the pool, the same on all its units"))
+                    "line 3: found csf-status enable without csf-group-name, expected the name of the pool, the same on all its units"
+                ))
         let json = try Program.run(
             ["--json", "config", "system", "sharing", "set", "term", "60", "end"], socket: daemon.socket)
         #expect(json.status == 0 && json.output.contains(#""name":"term","value":"60""#), "\(json)")

@@ -236,6 +236,31 @@ final class Terminal {
         #expect(kept.last == "help\\040|\\040grep\\040zzz")
     }
 
+    /// At a terminal all sessions are cleared only when the person there says so; one that is named is.
+    @Test func whatEndsAllAsks() throws {
+        let question = "All sessions of the wire hooks go on uncounted. Do you want to continue? (y/n)"
+        let terminal = try shell()
+        try terminal.type("diag wad sess clear", "Enter")
+        try terminal.wait(last: question)
+        try terminal.type("n", "Enter")
+        try terminal.wait(last: "\(host) #")
+        #expect(daemon.requests.isEmpty)
+        try terminal.type("diag wad sess clear 87e0000000000007", "Enter")
+        try terminal.wait("one is cleared") { $0.suffix(2) == ["Cleared: 1 session", "\(host) #"] }
+        try terminal.type("diag wad sess clear", "Enter")
+        try terminal.wait(last: question)
+        try terminal.type("y", "Enter")
+        try terminal.wait("all are cleared") { $0.suffix(2) == ["Cleared: 3 sessions", "\(host) #"] }
+        #expect(daemon.requests == ["DELETE /v1/sessions/87e0000000000007", "DELETE /v1/sessions"])
+        // Not in the shell.
+        let once = try Terminal(
+            [Program.path, "diagnose", "wad", "session", "clear"], home: home.path, environment: ["FPX_SOCKET": daemon.socket])
+        try once.wait(last: question)
+        try once.type("Enter")
+        try once.waitForEnd(status: 0)
+        #expect(daemon.requests.count == 2)
+    }
+
     /// What is no history of ours is not overwritten.
     @Test func foreignHistoryIsLeftAlone() throws {
         let file = home.path + "/.fpx_history"
@@ -243,7 +268,7 @@ final class Terminal {
         let terminal = try shell()
         try terminal.type("show license", "Enter")
         let lines = try terminal.wait("the answer") { $0.contains("Production license for 2000 mbits valid until 2027-01-31") }
-        #expect(lines[0].hasPrefix("fpx: \(file) is no history of fpx;"), "\(lines)")
+        #expect(lines[0].hasPrefix("fpx: \(file) is not a history file of fpx:"), "\(lines)")
         #expect(try String(contentsOfFile: file, encoding: .utf8) == "something else\n")
     }
 }

@@ -13,6 +13,9 @@ import Testing
                 Version: fpxd v0.3.0,build0042,261121 (GA)
                 License: Active, seat 40, active seat 40, expiry date 2027-01-31
                 License days left: 71
+                Authority: https://licence.example
+                Authority last contact: 2026-11-18T10:06:40Z
+                Authority last error: none
                 License sharing mode: None
                 Segment: /dev/shm/fpx/segment
                 Configuration: /etc/fpx/fpxd.yaml
@@ -37,6 +40,19 @@ import Testing
     ])
     func statusSaysWhy(_ license: LicenseSummary, _ lines: String) {
         #expect(Text.status(Samples.status(license)).hasPrefix("Version: fpxd v0.3.0,build0042,261121 (GA)\n" + lines))
+    }
+
+    @Test func statusNamesTheAuthoritysFailure() {
+        var status = Samples.status()
+        status.authority?.lastContact = nil
+        status.authority?.lastError = "account-key-file: found no file"
+        status.authority?.lastErrorAt = Samples.start
+        #expect(
+            Text.status(status).contains(
+                "\nAuthority last contact: never\nAuthority last error: 2026-11-18T11:06:40Z account-key-file: found no file\n")
+        )
+        status.authority = nil
+        #expect(!Text.status(status).contains("Authority"))
     }
 
     @Test func detailIsThreeLines() throws {
@@ -247,6 +263,8 @@ import Testing
         summary.state = evil
         var status = Samples.status(summary)
         status.segment = evil
+        status.authority?.url = evil
+        status.authority?.lastError = evil
         var license = Samples.license(summary)
         license.businessType = evil
         let outputs = [

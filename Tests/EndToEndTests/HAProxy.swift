@@ -38,18 +38,21 @@ final class HAProxy: Sendable {
             withRing: withRing)
         try edit(&configuration)
         try folder.write(configuration.text, to: "haproxy.cfg")
+        try folder.write(configuration.agents, to: "fpx.cfg")
         process = try ProxyProcess(
             (place?.launcher ?? []) + [
-                HAProxy.program, "-W", "-f", "\(folder.path)/haproxy.cfg", "-p", "\(folder.path)/haproxy.pid",
+                HAProxy.program, "-W", "-f", "\(folder.path)/fpx.cfg", "-f", "\(folder.path)/haproxy.cfg", "-p",
+                "\(folder.path)/haproxy.pid",
             ],
             output: "\(folder.path)/output")
         let isReady = eventually { workers().count == 1 && isUp }
         if !isReady { throw EndToEndError.notReady(what: "haproxy", log: folder.read("output")) }
     }
 
-    /// The text of a configuration.
+    /// The text of a configuration, and of what is shipped to be read before it.
     struct Configuration {
         var text: String
+        var agents: String
         let httpPort: UInt16
         let streamPort: UInt16
 
@@ -60,17 +63,19 @@ final class HAProxy: Sendable {
         }
     }
 
-    /// The configuration that is shipped, with the ports and paths of a test, without chroot and with a socket to ask haproxy.
+    /// The configuration that is shipped, with the ports and paths of a test, and without chroot.
     static func configuration(
         folder: String, agent: String, http: UInt16, stream: UInt16, backends: [UInt16], withRing: Bool
     ) throws -> Configuration {
         var text = Configuration(
-            text: try String(contentsOfFile: integration + "/haproxy.cfg", encoding: .utf8), httpPort: http, streamPort: stream)
+            text: try String(contentsOfFile: integration + "/example.cfg", encoding: .utf8),
+            agents: try String(contentsOfFile: integration + "/fpx.cfg", encoding: .utf8)
+                .replacing("unix@/fpx/", with: "unix@\(agent)/"),
+            httpPort: http, streamPort: stream)
         try text.replace(
             "    log /dev/log local0\n    chroot /var/lib/haproxy\n    user haproxy\n    group haproxy\n", "    nbthread 2\n")
-        try text.replace("    master-worker\n", "    stats socket \(folder)/admin.sock mode 600 level admin\n")
-        try text.replace("/fpx/spoa.sock", "\(agent)/spoa.sock")
-        try text.replace("/fpx/ring.sock", "\(agent)/ring.sock")
+        try text.replace("    master-worker\n", "")
+        try text.replace("/var/lib/haproxy/admin.sock mode 660", "\(folder)/admin.sock mode 600")
         try text.replace("/etc/haproxy/spoe.conf", integration + "/spoe.conf")
         try text.replace("bind :7003", "bind 127.0.0.1:\(stream)")
         try text.replace("bind :7004", "bind 127.0.0.1:\(http)")

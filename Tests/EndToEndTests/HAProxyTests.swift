@@ -284,10 +284,11 @@ extension EndToEnd.HAProxySessions {
     /// The example as it is shipped, with the paths of Debian, is one that haproxy accepts.
     @Test func theExampleIsValid() throws {
         let folder = try TemporaryFolder()
-        let text = try String(contentsOfFile: HAProxy.integration + "/haproxy.cfg", encoding: .utf8)
+        let text = try String(contentsOfFile: HAProxy.integration + "/example.cfg", encoding: .utf8)
             .replacingOccurrences(of: "/etc/haproxy/spoe.conf", with: HAProxy.integration + "/spoe.conf")
-        try folder.write(text, to: "haproxy.cfg")
-        let result = try run(HAProxy.program, ["-c", "-f", folder.path + "/haproxy.cfg"])
+        try folder.write(text, to: "example.cfg")
+        let result = try run(
+            HAProxy.program, ["-c", "-f", HAProxy.integration + "/fpx.cfg", "-f", folder.path + "/example.cfg"])
         #expect(
             result.status == 0 && !result.output.contains("ALERT") && !result.output.contains("WARNING"), "\(result.output)")
     }

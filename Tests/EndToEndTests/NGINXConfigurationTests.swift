@@ -67,14 +67,14 @@ extension EndToEnd.NGINXConfiguration {
         settings.httpServer = """
             fpx on;
             location /isolated { fpx_pool fnbi; proxy_pass http://$fpx_verdict; }
-            location /health { fpx off; return 200 "$fpx_verdict"; }
+            location /health { fpx off; return 200 "verdict=$fpx_verdict."; }
             """
         let nginx = try NGINX(segment: control.segmentPath, settings)
         let client = try nginx.open(.http, idle: true)
         #expect(client.outcome == .inspect)
         // Pool fnbi has a cap of 0 here; furl's session of the same connection goes on.
         #expect(try body(of: "/isolated", over: client) == "bypass")
-        #expect(try body(of: "/health", over: client) == "bypass")
+        #expect(try body(of: "/health", over: client) == "verdict=.")
         #expect(try client.request() == .inspect)
         #expect(try control.figures() == Figures(inUse: 1, bypassed: 0, workers: 1))
     }

@@ -59,6 +59,25 @@ import Testing
         }
     }
 
+    /// Each line on which a setting stands is named, however it is written.
+    @Test(arguments: [
+        ("log-level: info\n# a\nlog-level: debug\n", 3, "in lines 1 and 3, expected it in one of them"),
+        ("\"log-level\": info\r\n'log-level' : info\r\nlog-level: a\r\n", 2, "in lines 1, 2 and 3, expected it in one of them"),
+        (
+            "---\ngroup: log-level\nlog-level: info\n  # log-level: x\nlog-level: debug", 5,
+            "in lines 3 and 5, expected it in one of them"
+        ),
+        ("{log-level: info, log-level: debug}\n", 1, "more than once, expected it once"),
+    ])
+    func aSettingThatStandsTwice(_ text: String, _ line: Int, _ message: String) {
+        #expect(
+            throws: SettingsError.line(
+                path: "/etc/fpx/fpxd.yaml", line: line, message: "found setting \"log-level\" \(message)")
+        ) {
+            try file(text)
+        }
+    }
+
     @Test func emptyFilesAreEmpty() throws {
         for text in ["", "\n", "# nothing\n", "---\n"] { #expect(try file(text).values.isEmpty, "\(text)") }
         #expect(try SettingsFile.read("/nonexistent/fpxd.yaml").values.isEmpty)

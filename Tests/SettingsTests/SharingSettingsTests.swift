@@ -94,17 +94,18 @@ import Testing
         ),
         (
             fabric + "csf-preferred-seats: 5\n",
-            "found csf-preferred-seats 5 and csf-role member, expected csf-role root: what the root says holds for the fabric"
+            "found csf-preferred-seats 5 and csf-role member, expected csf-role root: "
+                + "only the root's preferred seats and division apply to the fabric"
         ),
         (
             "csf-member-preferred-seats: FPX1 5\n",
             "found csf-member-preferred-seats FPX1 5 and csf-role member, expected csf-role root: "
-                + "what the root says holds for the fabric"
+                + "only the root's preferred seats and division apply to the fabric"
         ),
         (
             "csf-division: proportional\n",
             "found csf-division proportional and csf-role member, expected csf-role root: "
-                + "what the root says holds for the fabric"
+                + "only the root's preferred seats and division apply to the fabric"
         ),
         ("sharing-user: fpx\n", "found sharing-user fpx without sharing-password-file, expected both or neither"),
         ("sharing-password-file: /p\n", "found sharing-password-file /p without sharing-user, expected both or neither"),
@@ -113,24 +114,33 @@ import Testing
         (
             "sharing-ca: /c\nsharing-endpoints: http://e\n",
             "found sharing-ca /c and sharing-endpoints http://e, expected endpoints with https: "
-                + "without it certificates count for nothing"
+                + "http uses no certificates"
         ),
     ]
 
     @Test(arguments: apart)
     func whatDoesNotGoTogether(_ text: String, _ message: String) throws {
         let error = try #require(#expect(throws: SettingsError.self) { try settings(text) })
-        #expect("\(error)" == message)
+        // In front stands where: each setting that the file has.
+        let places = try #require("\(error)".hasSuffix(": " + message) ? "\(error)".dropLast(message.count + 2) : nil)
+        #expect(places.split(separator: ", ").allSatisfy { $0.wholeMatch(of: /\/etc\/fpx\/fpxd.yaml:\d+/) != nil }, "\(error)")
+        func isSame(_ other: (any Error)?, _ place: String) -> Bool {
+            guard let other else { return false }
+            return "\(other)".hasPrefix(place) && "\(other)".hasSuffix(": " + message)
+        }
         // Wherever the values come from, and also when the file is read again.
         let (path, remove) = try temporaryFile("")
         defer { remove() }
         let running = try Settings(
             defaults: Settings.Defaults(home: nil), file: try SettingsFile.read(path), flags: [:], environment: [:])
         try text.write(toFile: path, atomically: true, encoding: .utf8)
-        #expect(throws: error) { try running.reloaded() }
+        #expect(isSame(#expect(throws: SettingsError.self) { try running.reloaded() }, path + ":"))
         let values = try SettingsFile(path: "", text: text).values
         let variables = values.map { (Setting.named($0.key)?.variable ?? "", $0.value) }
-        #expect(throws: error) { try settings(environment: Dictionary(uniqueKeysWithValues: variables)) }
+        #expect(
+            isSame(
+                #expect(throws: SettingsError.self) { try settings(environment: Dictionary(uniqueKeysWithValues: variables)) },
+                "environment variable FPX_"))
     }
 
     @Test func whatGoesTogether() throws {

@@ -16,3 +16,5 @@ void fpx_unguard_memory(void *address);
 void fpx_discard_memory(void *address);
 /* Sets the text that fpx_last_error returns to this thread (cut at 511 bytes). */
 void fpx_set_last_error(const char *text);
+/* Says why on standard error, and aborts. */
+_Noreturn void fpx_die(const char *text);

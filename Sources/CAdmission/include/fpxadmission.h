@@ -6,20 +6,31 @@
  *
  *     fpx_segment *segment; fpx_lane *lane;
  *     if (fpx_attach("/dev/shm/fpx/segment", &segment) != FPX_OK) fprintf(stderr, "%s\n", fpx_last_error());
- *     fpx_lane_open(segment, 0, &lane);                       // one lane for each event loop (thread)
+ *     fpx_lane_open(segment, FPX_POOL_FURL, &lane);           // one lane for each event loop (thread)
  *     fpx_verdict verdict = fpx_lane_admit(lane);             // a few plain instructions, inlined
  *     ...                                                     // the session's life
  *     fpx_lane_release(lane, verdict);
  *
  * Threads. fpx_lane_* belong to one thread at a time and are not async-signal-safe. Everything else may be called from
- * any thread at the same time. Nothing here starts a thread. Only fpx_attach and fpx_detach take a lock, and what admits and
- * releases allocates nothing but an error's text: a thread that is stopped anywhere never holds up another one.
+ * any thread at the same time. Nothing here starts a thread. Admit and release are lock-free and allocate nothing but an
+ * error's text; only fpx_attach and fpx_detach take a lock.
+ *
+ * Releases. Release each FPX_INSPECT and FPX_BYPASS exactly once. A verdict does not say which session it belongs to, so
+ * fpx_lane_release and fpx_pool_release cannot see a release too many: each one frees the place of another session, and more
+ * sessions than the cap are admitted. Only handles are checked: fpx_release answers FPX_E_HANDLE to a second release. While
+ * you develop, run your program with the debug library (`make library DEBUG=1 OUT=...`, the same soname): it aborts with a
+ * message when a process releases a session and has none in use. It is slow, and needs no other header.
  *
  * Processes. Attach in the process that does the work: after fork, not before. A child does not inherit an attachment, however
  * it was made (fork, _Fork, a raw clone without CLONE_VM): what it calls with the parent's segment and lanes returns
  * FPX_E_DETACHED, or FPX_BYPASS where it returns a verdict, and counts nothing. 511 processes can be attached at the same time.
  * A process that dies gives back all it held as soon as any other process reaps (fpxd does, each 25 ms), once the kernel has
- * taken down its memory: that takes it 1.2 s for 2 GiB. fpxd may stop, die or restart at any time: admissions go on.
+ * taken down its memory: that takes it 1.2 s for 2 GiB.
+ *
+ * Without fpxd. fpxd may stop, die or restart at any time: attached processes go on admitting, under the last cap and policy.
+ * What stops is its own work: a licence does not expire and seats borrowed from other hosts end in time; sessions of dead
+ * processes come back only when somebody calls fpx_attach or fpx_reap. Before its first start there is no segment: fpx_attach
+ * fails with ENOENT; pass or refuse new sessions, as your users expect, and try again each second.
  *
  * A replaced segment. When the file is gone or the memory damaged, fpxd puts another segment in its place, within a second or
  * so. The old one admits nobody from then on. So when a verdict is not FPX_INSPECT, look at fpx_is_current. Where it is false,
@@ -33,8 +44,10 @@
  * program installs its own ones later, they should pass on what is not theirs in the same way.
  *
  * Rights. fpx_attach needs to read and write the file, to see /proc, and the system calls membarrier, fallocate, fcntl
- * and mmap. A sandbox that is put up later should leave membarrier and fallocate: without the one a process gets the verdict
- * for what is over the limit while the last free sessions are spare with others, without the other no more handles.
+ * and mmap. fpxd gives the file to the group fpx: where fpx_attach fails with EACCES, the process's user is not a member
+ * (`usermod -aG fpx USER`, then start the process anew). A sandbox that is set up after fpx_attach should still allow
+ * membarrier and fallocate: without membarrier a process gets the over-limit verdict while the last free sessions are spare
+ * in other processes; without fallocate it gets no further handles.
  *
  * Errors. Functions that return int give FPX_OK (0) or a negative FPX_E_*; fpx_last_error() then says, for this thread,
  * what was found and what was expected. Functions that return a verdict give FPX_BLOCK for wrong arguments and FPX_BYPASS
@@ -47,6 +60,14 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* The version of this header and of the library. Another major version is another contract, and another soname. */
+#define FPX_VERSION_MAJOR 1
+#define FPX_VERSION_MINOR 0
+#define FPX_VERSION_PATCH 0
+
+/* The pools of fpxd's licence types; the others are not in use. */
+enum { FPX_POOL_FURL = 0, FPX_POOL_FNBI = 1, FPX_POOL_FCAS = 2 };
 
 #define FPX_POOLS_MAX 16
 #define FPX_REPORT_MAX ((uint64_t)1 << 50)
@@ -122,10 +143,11 @@ bool fpx_is_attached(const fpx_segment *segment);
 /* Whether new sessions belong here: attached, and not replaced by another segment (see above). A few loads. */
 bool fpx_is_current(const fpx_segment *segment);
 
-/* Opens a lane (16 for each process) of a pool for the calling thread; a closed lane may be opened again by another. */
+/* Opens a lane of a pool for the calling thread. A process has 16 lanes in each pool; then this is FPX_E_LIMIT. A closed lane
+ * may be opened again by another thread. */
 int fpx_lane_open(fpx_segment *segment, uint32_t pool, fpx_lane **lane);
-/* Closes it: sessions that it admitted stay counted until they are released by other means or the process ends. Who still
- * uses it, while nobody has opened it again, gets FPX_E_ARGUMENT or FPX_BLOCK. */
+/* Closes it. Sessions that it admitted stay counted until they are released on another lane or by fpx_pool_release, or until
+ * the process ends. Calls with a closed lane give FPX_E_ARGUMENT or FPX_BLOCK until somebody opens it again. */
 int fpx_lane_close(fpx_lane *lane);
 /* The ways out of fpx_lane_admit and fpx_lane_release, which stand below and are what to call (with a lane, never NULL).
  * `stored`: the fast path has counted already and found the gate changed. */
@@ -187,7 +209,7 @@ FPX_INLINE fpx_step fpx_writer_release(fpx_writer *writer) {
     return FPX_LIKELY(FPX_LOAD(writer->gate) == gate) ? FPX_STEP_DONE : FPX_STEP_CHANGED;
 }
 
-/* One session more or less of the lane's owner. */
+/* Starts and ends a session of the lane's owner. A release too many is not noticed (see "Releases" above). */
 FPX_INLINE fpx_verdict fpx_lane_admit(fpx_lane *lane) {
     fpx_step step = fpx_writer_admit(lane->writer);
     return FPX_LIKELY(step == FPX_STEP_DONE) ? FPX_INSPECT : fpx_lane_admit_slow(lane, step == FPX_STEP_CHANGED);
