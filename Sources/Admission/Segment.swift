@@ -316,6 +316,16 @@ extension Segment {
     /// Whether this process is attached: false in a forked child and after `detach`.
     public var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
 
+    /// Whether the memory was taken away, and the locks of all whom that befell with it. Where it is there and says nothing that makes
+    /// sense, `isAttached` is false and this is too.
+    package var isLost: Bool { unsafe !fpx_memory_is_there(base) }
+
+    /// What should stand at the beginning of the memory, and what does, where that is something else.
+    package var magicFault: String? {
+        let found = unsafe Word(base, at: Layout.headerMagic).load()
+        return found == Layout.magic ? nil : "found mark \(found), expected \(Layout.magic)"
+    }
+
     /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to
     /// the segment does nothing from now on.
     ///

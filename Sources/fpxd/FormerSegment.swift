@@ -63,9 +63,11 @@ struct Attendance: Sendable {
         self = last
         let pools = caps.count
         for pool in 0..<pools { free[pool] += max(0, caps[pool] - last.caps[pool]) }
-        guard segment.isAttached else {
-            let known = Set(processes.map(\.processID))
-            let others = OpenFiles.holders(of: segment).subtracting(known)
+        if segment.isLost {
+            let others = OpenFiles.holders(of: segment).subtracting(processes.filter(\.isVisible).map(\.processID))
+            // Those whose numbers say nothing here, of other namespaces or of damaged words, have the file open like everybody: they
+            // are among the others, and are seen to leave, unless there are fewer of these.
+            if others.count >= processes.count(where: { !$0.isVisible }) { processes.removeAll { !$0.isVisible } }
             processes += others.map { Process(slot: -1, processID: $0, pools: pools) }
             return
         }
@@ -104,20 +106,20 @@ final class FormerSegment: Sendable {
         guard !present.isEmpty else { return 0 }
         let claims = present.reduce(0) { $0 + ($1.claims[pool] ?? caps[pool]) }
         // Memory that is gone says nothing of what was taken since it was last looked at.
-        return min(claims + (segment.isAttached ? 0 : attendance.free[pool]), max(caps[pool], claims))
+        return min(claims + (segment.isLost ? attendance.free[pool] : 0), max(caps[pool], claims))
     }
 
     private func isPresent(_ process: Attendance.Process) -> Bool {
         // A lock goes with the memory: where that is lost the process may be there all the same.
         if segment.holds(slot: process.slot) { return true }
-        if segment.isAttached { return false }
+        if !segment.isLost { return false }
         return !process.isVisible || fpx_process_start(Int32(clamping: process.processID)) == process.startTime
     }
 
     /// Leaves out who has left: a process closes the file of lost memory with the last session that it has begun there. Each
     /// second, for it looks through the descriptors of processes.
     func look() {
-        if segment.isAttached { return }
+        if !segment.isLost { return }
         guard let present = attendance.withLock({ $0 })?.processes else { return }
         let gone = present.filter { $0.isVisible && !OpenFiles.holds($0.processID, segment) }.map(\.processID)
         attendance.withLock { $0?.processes.removeAll { gone.contains($0.processID) } }

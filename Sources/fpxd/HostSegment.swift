@@ -196,7 +196,8 @@ final class HostSegment: Sendable {
 
     private func fault(of segment: Segment) -> Fault? {
         let path = segment.path
-        guard segment.isAttached else { return Fault(description: "\(path): its memory is lost", isSound: false) }
+        if segment.isLost { return Fault(description: "\(path): its memory is lost", isSound: false) }
+        if let fault = segment.magicFault { return Fault(description: "\(path): damaged: \(fault)", isSound: false) }
         switch segment.place {
         case .there: break
         case .gone: return Fault(description: "\(path): the file of the shared counters was removed", isSound: true)
