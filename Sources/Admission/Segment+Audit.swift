@@ -53,8 +53,10 @@ public struct PoolSettings: Equatable, Sendable {
 extension Segment {
     /// Looks for damage. For one thread of the keeper, while no other one sets caps or policies.
     ///
-    /// - Parameter settings: of each pool, by its number; those that are missing have never been set.
-    public func audit(_ settings: [PoolSettings]) -> Damage? {
+    /// - Parameters:
+    ///   - settings: of each pool, by its number; those that are missing have never been set.
+    ///   - isReplaced: whether it may be marked as replaced.
+    public func audit(_ settings: [PoolSettings], isReplaced: Bool = false) -> Damage? {
         for (word, offset, expected) in [
             ("magic", Layout.headerMagic, Layout.magic), ("version", Layout.headerVersion, Layout.version),
             ("size", Layout.headerSize, UInt64(Layout.size(cpus: cpus))), ("CPUs", Layout.headerCPUs, UInt64(cpus)),
@@ -62,7 +64,7 @@ extension Segment {
             ("mark of replacement", Layout.headerReplaced, 0),
         ] {
             let found = unsafe Word(base, at: offset).load()
-            if found != expected {
+            if found != expected, !isReplaced || offset != Layout.headerReplaced {
                 return Damage(word: word, found: Int(truncatingIfNeeded: found), expected: "\(expected)")
             }
         }
@@ -108,6 +110,40 @@ extension Segment {
         guard isAttached else { return }
         unsafe Word(base, at: Layout.headerReplaced).store(1)
         for engine in engines { if isSound { engine.setCap(0, loan: .none) } else { engine.close() } }
+    }
+
+    /// Ends admissions in a segment that is too damaged to be attached to, as far as its size and version tell where its words are.
+    ///
+    /// - Parameters:
+    ///   - file: where it is, as with `attachKeeper`.
+    ///   - path: the name that it had.
+    public static func closeDamaged(file: String, path: String) throws(SegmentError) {
+        var descriptor: Int32 = -1
+        try check(unsafe fpx_file_open_other(file, &descriptor), "open", file)
+        defer { fpx_file_close(descriptor) }
+        var status = fpx_file_status()
+        try check(unsafe fpx_file_stat(descriptor, nil, &status), "fstat", path)
+        guard let cpus = (1...Limits.cpus).first(where: { Layout.size(cpus: $0) == Int(status.size) }) else { return }
+        let size = Int(status.size)
+        var mapped: UnsafeMutableRawPointer?
+        fpx_fork_hold()
+        defer { fpx_fork_resume() }
+        try check(unsafe fpx_map(descriptor, size, &mapped), "mmap", path)
+        guard let memory = unsafe mapped else { return }
+        defer {
+            unsafe fpx_unguard_memory_held(memory)
+            unsafe fpx_unmap(memory, size)
+        }
+        guard unsafe fpx_guard_memory(memory, size), unsafe Word(memory, at: Layout.headerVersion).load() == Layout.version else {
+            return
+        }
+        unsafe Word(memory, at: Layout.headerReplaced).store(1)
+        for pool in 0..<Limits.pools {
+            let engine = unsafe PoolEngine(
+                base: memory, cpus: cpus, pool: pool, slot: Limits.processes, plain: false, file: nil)
+            engine.close()
+            engine.discard()
+        }
     }
 
     /// The file of this segment, whatever has its name now.

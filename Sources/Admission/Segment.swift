@@ -171,7 +171,8 @@ extension Segment {
     static func attach(_ descriptor: Int32, path: String, asKeeper: Bool) throws(SegmentError) -> Segment {
         var status = fpx_file_status()
         try check(unsafe fpx_file_stat(descriptor, nil, &status), "fstat", path)
-        guard status.regular, status.size >= Int64(Layout.size(cpus: 1)) else {
+        // The header says what version it is of, and with it what size is right.
+        guard status.regular, status.size >= Int64(Layout.pageBytes) else {
             throw .format(path: path, field: "size", found: UInt64(status.size), expected: UInt64(Layout.size(cpus: 1)))
         }
         let size = Int(status.size)
@@ -318,12 +319,10 @@ extension Segment {
 
     /// Whether the memory was taken away, and the locks of all whom that befell with it. Where it is there and says nothing that makes
     /// sense, `isAttached` is false and this is too.
-    package var isLost: Bool { unsafe !fpx_memory_is_there(base) }
-
-    /// What should stand at the beginning of the memory, and what does, where that is something else.
-    package var magicFault: String? {
-        let found = unsafe Word(base, at: Layout.headerMagic).load()
-        return found == Layout.magic ? nil : "found mark \(found), expected \(Layout.magic)"
+    package var isLost: Bool {
+        // Memory that is gone is known to be when it is touched.
+        _ = isAttached
+        return unsafe !fpx_memory_is_there(base)
     }
 
     /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to

@@ -60,10 +60,11 @@ final class Daemon: Sendable {
         let places = try Places(settings)
         if let trouble = log.open(settings[Setting.logFile]) { logger.warning("No log file: \(trouble)") }
         for path in [settings.file.path, settings[Setting.licenseFile]] { StoredFile.removeLeftovers(of: path) }
-        let segment = try places.attach { logger.warning("\($0)") }
+        var findings: [String] = []
+        let segment = try places.attach { findings.append($0) }
         let sessions = try KeyedSessions(segment: segment, journal: places.journal)
         let host = HostSegment(
-            segment, former: places.attachFormer(besides: segment) { logger.warning("\($0)") },
+            segment, former: places.attachFormer(besides: segment) { findings.append($0) },
             pools: LicenseType.allCases.count,
             maker: HostSegment.Maker(make: places.makeNext, publish: places.publishNext))
         // Before the licence is read, which may be bound to them.
@@ -81,6 +82,7 @@ final class Daemon: Sendable {
             settings: settings, places: places, host: host, sessions: sessions, unitID: unitID, unitKey: unitKey,
             keeper: keeper,
             license: report.status, log: log, logger: logger)
+        for finding in findings { daemon.events.note(.critical, .daemon, finding) }
         daemon.events.note(
             .info, .daemon,
             "\(Version.line) started as process \(getpid()) on segment \(segment.path), "

@@ -36,7 +36,7 @@ struct Attendance: Sendable {
         }
     }
 
-    var processes: [Process] = []
+    var processes: [Process]
     /// Sessions that were free, of each pool: whoever was there may have taken them since.
     var free: [Int]
     /// What was licensed of each pool then.
@@ -53,6 +53,13 @@ struct Attendance: Sendable {
         caps = all.map { $0?.settings.sum ?? 0 }
     }
 
+    /// Who has the file of a segment open that cannot be attached to: each may have all that there is.
+    init(of file: FoundSegment.File, pools: Int) {
+        processes = OpenFiles.holders(of: file).map { Process(slot: -1, processID: $0, pools: pools) }
+        free = Array(repeating: 0, count: pools)
+        caps = free
+    }
+
     /// Who is in a segment whose words are not to be trusted: as they say where they make sense, else as they last did.
     ///
     /// Memory can say that nobody is there, and who has come since it was last looked at is not in `last`. What cannot lie is
@@ -64,7 +71,7 @@ struct Attendance: Sendable {
         let pools = caps.count
         for pool in 0..<pools { free[pool] += max(0, caps[pool] - last.caps[pool]) }
         if segment.isLost {
-            let others = OpenFiles.holders(of: segment).subtracting(processes.filter(\.isVisible).map(\.processID))
+            let others = OpenFiles.holders(of: FoundSegment(segment).file).subtracting(processes.filter(\.isVisible).map(\.processID))
             // Those whose numbers say nothing here, of other namespaces or of damaged words, have the file open like everybody: they
             // are among the others, and are seen to leave, unless there are fewer of these.
             if others.count >= processes.count(where: { !$0.isVisible }) { processes.removeAll { !$0.isVisible } }
@@ -78,60 +85,92 @@ struct Attendance: Sendable {
                 return before ?? Process(slot: slot, pools: pools)
             }
             if let before, before.processID == process.processID {
-                process.claims = zip(process.claims, before.claims).map { $0 ?? $1 }
+                // What damage has done to its words since makes them no smaller.
+                process.claims = zip(process.claims, before.claims).map { now, before in
+                    now.map { max($0, before ?? 0) } ?? before
+                }
             }
             return process
         }
     }
 }
 
+/// A segment that has lost the name.
+struct FoundSegment {
+    struct File: Sendable {
+        /// The name that it had.
+        let path: String
+        let number: FileNumber
+    }
+
+    let file: File
+    /// Attached as keeper; nil: it is too damaged for that.
+    let segment: Segment?
+
+    init(_ segment: Segment) {
+        file = File(path: segment.path, number: segment.fileNumber)
+        self.segment = segment
+    }
+
+    init(_ file: File) {
+        self.file = file
+        segment = nil
+    }
+}
+
 final class FormerSegment: Sendable {
-    let segment: Segment
+    /// Nil: it is too damaged to be attached to.
+    let segment: Segment?
+    private let file: FoundSegment.File
     /// Nil: its words are sound, and tell who has what.
     private let attendance: Mutex<Attendance?>
     /// What the pools were capped at: no process has more.
     private let caps: [Int]
 
     /// - Parameter attendance: nil: the segment's words are sound.
-    init(_ segment: Segment, attendance: Attendance?, caps: [Int]) {
-        self.segment = segment
+    init(_ found: FoundSegment, attendance: Attendance?, caps: [Int]) {
+        segment = found.segment
+        file = found.file
         self.caps = caps
         self.attendance = Mutex(attendance)
     }
 
+    /// Whether the locks of its processes are gone with its memory.
+    private var isLost: Bool { segment?.isLost ?? true }
+
     /// Sessions of a pool that may still be in progress. Never fewer than are.
     func taken(pool: Int) -> Int {
-        guard let attendance = attendance.withLock({ $0 }) else { return max(0, (try? segment.pool(pool).taken) ?? 0) }
+        guard let attendance = attendance.withLock({ $0 }) else { return max(0, (try? segment?.pool(pool).taken) ?? 0) }
         let present = attendance.processes.filter(isPresent)
         guard !present.isEmpty else { return 0 }
         let claims = present.reduce(0) { $0 + ($1.claims[pool] ?? caps[pool]) }
         // Memory that is gone says nothing of what was taken since it was last looked at.
-        return min(claims + (segment.isLost ? attendance.free[pool] : 0), max(caps[pool], claims))
+        return min(claims + (isLost ? attendance.free[pool] : 0), max(caps[pool], claims))
     }
 
     private func isPresent(_ process: Attendance.Process) -> Bool {
         // A lock goes with the memory: where that is lost the process may be there all the same.
-        if segment.holds(slot: process.slot) { return true }
-        if !segment.isLost { return false }
+        if segment?.holds(slot: process.slot) == true { return true }
+        if !isLost { return false }
         return !process.isVisible || fpx_process_start(Int32(clamping: process.processID)) == process.startTime
     }
 
     /// Leaves out who has left: a process closes the file of lost memory with the last session that it has begun there. Each
     /// second, for it looks through the descriptors of processes.
     func look() {
-        if !segment.isLost { return }
+        if !isLost { return }
         guard let present = attendance.withLock({ $0 })?.processes else { return }
-        let gone = present.filter { $0.isVisible && !OpenFiles.holds($0.processID, segment) }.map(\.processID)
+        let gone = present.filter { $0.isVisible && !OpenFiles.holds($0.processID, file) }.map(\.processID)
         attendance.withLock { $0?.processes.removeAll { gone.contains($0.processID) } }
     }
 
     /// Gives back what dead processes held.
     /// - Returns: how many were found dead.
-    func reap() -> Int { attendance.withLock { $0 == nil } ? segment.reap() : 0 }
+    func reap() -> Int { attendance.withLock { $0 == nil } ? segment?.reap() ?? 0 : 0 }
 
     /// Whether nothing of it is left.
     var isOver: Bool {
         if let attendance = attendance.withLock({ $0 }) { return !attendance.processes.contains(where: isPresent) }
-        return segment.processes().allSatisfy { $0.slot == segment.slot } && caps.indices.allSatisfy { taken(pool: $0) == 0 }
+        return segment?.processes().allSatisfy { $0.slot == segment?.slot } != false && caps.indices.allSatisfy { taken(pool: $0) == 0 }
     }
 }

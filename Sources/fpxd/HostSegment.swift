@@ -55,9 +55,9 @@ final class HostSegment: Sendable {
     private let seen: Mutex<Seen>
 
     /// - Parameters:
-    ///   - former: segments that have lost the name before this process was there, attached as keeper.
+    ///   - former: segments that have lost the name before this process was there.
     ///   - pools: how many of the segment's pools the daemon sets: those of the licence types.
-    init(_ segment: Segment, former: [Segment], pools: Int, maker: Maker) {
+    init(_ segment: Segment, former: [FoundSegment], pools: Int, maker: Maker) {
         self.pools = pools
         self.maker = maker
         let found = (0..<pools).map { Self.settings(segment, $0) }
@@ -66,7 +66,7 @@ final class HostSegment: Sendable {
         // The memory can be lost before the first look.
         seen = Mutex(
             Seen(attendance: Attendance(segment, pools: pools), refusedProcesses: segment.refusedProcesses))
-        for segment in former { retire(segment, attendance: nil, found) }
+        for segment in former { adopt(segment) }
     }
 
     // MARK: what others read
@@ -93,7 +93,7 @@ final class HostSegment: Sendable {
     func traffic(pool: Int) -> Traffic {
         let (current, former, over) = segments.withLock { ($0.current, $0.former, $0.traffic[pool]) }
         var sum = over
-        for segment in [current] + former.map(\.segment) where segment.isAttached {
+        for segment in [current] + former.compactMap(\.segment) where segment.isAttached {
             if let traffic = try? segment.pool(pool).traffic() { sum.add(traffic) }
         }
         return sum
@@ -153,12 +153,12 @@ final class HostSegment: Sendable {
         segments.withLock { segments in
             segments.former.removeAll { $0 === former }
             for pool in 0..<pools {
-                if former.segment.isAttached, let traffic = try? former.segment.pool(pool).traffic() {
+                if let segment = former.segment, segment.isAttached, let traffic = try? segment.pool(pool).traffic() {
                     segments.traffic[pool].add(traffic)
                 }
             }
         }
-        former.segment.detach()
+        former.segment?.detach()
     }
 
     // MARK: the look
@@ -197,7 +197,6 @@ final class HostSegment: Sendable {
     private func fault(of segment: Segment) -> Fault? {
         let path = segment.path
         if segment.isLost { return Fault(description: "\(path): its memory is lost", isSound: false) }
-        if let fault = segment.magicFault { return Fault(description: "\(path): damaged: \(fault)", isSound: false) }
         switch segment.place {
         case .there: break
         case .gone: return Fault(description: "\(path): the file of the shared counters was removed", isSound: true)
@@ -245,9 +244,27 @@ final class HostSegment: Sendable {
         note(.critical, "\(fault.description); replaced: new sessions are counted in a new one, and \(rest)")
     }
 
+    /// Takes in a segment that was found at the start. Nobody may have told its processes that it has lost the name.
+    private func adopt(_ found: FoundSegment) {
+        // What its pools were set to is not known.
+        let caps = Array(repeating: Limits.cap, count: pools)
+        var attendance: Attendance?
+        if let segment = found.segment {
+            let isSound = segment.audit((0..<pools).map { Self.settings(segment, $0) }, isReplaced: true) == nil
+            segment.markReplaced(isSound: isSound)
+            if !isSound {
+                attendance = Attendance(ofDamaged: segment, last: Attendance(segment, pools: pools), caps: caps)
+            }
+        } else {
+            attendance = Attendance(of: found.file, pools: pools)
+        }
+        let former = FormerSegment(found, attendance: attendance, caps: caps)
+        segments.withLock { $0.former.append(former) }
+    }
+
     /// - Parameter settings: what its pools were set to.
     private func retire(_ segment: Segment, attendance: Attendance?, _ settings: [PoolSettings]) {
-        let former = FormerSegment(segment, attendance: attendance, caps: settings.map(\.sum))
+        let former = FormerSegment(FoundSegment(segment), attendance: attendance, caps: settings.map(\.sum))
         segments.withLock { $0.former.append(former) }
     }
 

@@ -34,13 +34,13 @@ enum OpenFiles {
         }
     }
 
-    /// The other processes that have the file of a segment open.
-    static func holders(of segment: Segment) -> Set<Int> {
-        Set(named([segment.path]).filter { $0.file == segment.fileNumber }.map { Int($0.processID) })
+    /// The other processes that have a file open.
+    static func holders(of file: FoundSegment.File) -> Set<Int> {
+        Set(named([file.path]).filter { $0.file == file.number }.map { Int($0.processID) })
     }
 
     /// Whether one process has it open, or cannot be looked at.
-    static func holds(_ process: Int, _ segment: Segment) -> Bool {
-        named([segment.path], of: Int32(clamping: process))?.contains { $0.file == segment.fileNumber } ?? true
+    static func holds(_ process: Int, _ file: FoundSegment.File) -> Bool {
+        named([file.path], of: Int32(clamping: process))?.contains { $0.file == file.number } ?? true
     }
 }

@@ -154,9 +154,11 @@ final class Places: Sendable {
             return attached
         } catch SegmentError.format(let path, let field, let found, let expected) {
             let error = SegmentError.format(path: path, field: field, found: found, expected: expected)
-            guard try Segment.attachedProcesses(path: segment) == 0 else { throw error }
-            note("\(error); nobody uses it, so it is made anew")
-            try create(replacing: true)
+            let users = try Segment.attachedProcesses(path: segment)
+            // What processes of another version count in stays theirs; what is damaged they cannot count in any more.
+            guard users == 0 || field != "version" else { throw error }
+            note("\(error); " + (users == 0 ? "nobody uses it, so" : "it is damaged, and") + " it is made anew")
+            if users == 0 { try create(replacing: true) } else { unlink(segment) }
             return try attach(note: note)
         }
     }
@@ -209,13 +211,13 @@ final class Places: Sendable {
         }
     }
 
-    /// Segments that have lost this name and that processes of this host still use, with us as keeper: an earlier daemon has
-    /// replaced them, or somebody has removed the file while there was none.
+    /// Segments that have lost this name and that processes of this host still use: an earlier daemon has replaced them, or somebody
+    /// has removed the file while there was none.
     ///
-    /// - Parameter note: told what is there and cannot be followed.
-    func attachFormer(besides current: Segment, note: (String) -> Void) -> [Segment] {
+    /// - Parameter note: told what is there.
+    func attachFormer(besides current: Segment, note: (String) -> Void) -> [FoundSegment] {
         var seen: Set<FileNumber> = []
-        var former: [Segment] = []
+        var former: [FoundSegment] = []
         for descriptor in OpenFiles.named([segment, nextSegment])
         where descriptor.isRemoved && seen.insert(descriptor.file).inserted {
             do {
@@ -223,14 +225,26 @@ final class Places: Sendable {
                 let unknown = found.handlesInUse()
                 for handle in unknown { try? found.release(handle) }
                 let held = found.processes().filter { $0.slot != found.slot && $0.isAlive }
-                if held.isEmpty { found.detach() } else { former.append(found) }
+                if held.isEmpty {
+                    found.detach()
+                } else {
+                    former.append(FoundSegment(found))
+                    note(
+                        "\(held.count) processes count sessions in a removed segment: their new ones are counted in the present one, "
+                            + "and those in progress stay counted until they end")
+                }
                 if !unknown.isEmpty {
                     note(
                         "\(unknown.count) sessions of wire hooks in a removed segment cannot be followed: they are not counted"
                     )
                 }
             } catch {
-                note("Process \(descriptor.processID) uses a removed segment that cannot be followed: \(error)")
+                let file = FoundSegment.File(path: segment, number: descriptor.file)
+                try? Segment.closeDamaged(file: descriptor.link, path: segment)
+                former.append(FoundSegment(file))
+                note(
+                    "\(OpenFiles.holders(of: file).count) processes have a removed segment open that is damaged (\(error)): no session "
+                        + "is licensed until they have left it, which their last session in it ends; a reload of the proxies is faster")
             }
         }
         return former

@@ -10,7 +10,7 @@ extension EndToEnd {
 }
 
 /// Writes to the file of a segment, as a faulty worker would through its mapping.
-private func overwrite(_ path: String, at offset: Int, with words: [UInt64]) throws {
+func overwrite(_ path: String, at offset: Int, with words: [UInt64]) throws {
     let descriptor = open(path, O_RDWR | O_CLOEXEC)
     try #require(descriptor >= 0)
     defer { close(descriptor) }
@@ -24,7 +24,7 @@ extension DaemonControl {
     }
 
     /// Attaches as nginx' module does: again, while the segment of that name is on its way out.
-    fileprivate func attachToCurrent() throws -> Segment {
+    func attachToCurrent() throws -> Segment {
         var found: Segment?
         expectEventually("a segment for new sessions: \(log.suffix(2000))") {
             guard let segment = try? Segment.attach(path: segmentPath) else { return false }
@@ -36,7 +36,7 @@ extension DaemonControl {
 }
 
 /// Admits until it is refused.
-private func fill(_ pool: Pool, atMost limit: Int = 1000) -> Int {
+func fill(_ pool: Pool, atMost limit: Int = 1000) -> Int {
     var count = 0
     while count < limit, pool.admit().detach() == .inspect { count += 1 }
     return count

@@ -1,4 +1,4 @@
-import Admission
+@testable import Admission
 import Foundation
 import Synchronization
 import TestSupport
@@ -191,6 +191,59 @@ extension EndToEnd.FieldSegmentTests {
                 found: "20 + \(fresh.count(of: .inspect)) in use, fpx says \(inUse); \(again.count) when they have ended"))
         #expect(nginx.signals == 0)
         (fresh + again).close()
+    }
+}
+
+// MARK: - While fpxd is down
+
+/// What happens to the file of the segment before fpxd starts again.
+enum Misfortune: String, CaseIterable, Sendable {
+    case removed = "is removed"
+    case cut = "is cut to 100000 bytes"
+    case header = "has junk in its first word"
+    case pool = "has junk in the words of its first pool"
+
+    func happen(to path: String) throws {
+        switch self {
+        case .removed: unlink(path)
+        case .cut: try #require(truncate(path, 100_000) == 0)
+        case .header: try overwrite(path, at: 0, with: [0xDEAD_BEEF])
+        case .pool: try overwrite(path, at: Layout.pools, with: [.max, .max, 1 << 62, 12345])
+        }
+    }
+}
+
+extension EndToEnd.FieldSegmentTests {
+    /// Workers that nobody tells anything count in the old segment, beside those that attach to the new one.
+    @Test(arguments: Misfortune.allCases, [0, 10]) func whileFpxdIsDown(_ misfortune: Misfortune, _ before: Int) throws {
+        let control = try DaemonControl(cap: 20)
+        var settings = NGINXSettings()
+        settings.workers = 2
+        let nginx = try NGINX(segment: control.segmentPath, settings)
+        let held = try nginx.open(before, .stream)
+        #expect(held.count(of: .inspect) == before)
+        try control.end(by: SIGKILL)
+        try misfortune.happen(to: control.segmentPath)
+        try control.start()
+        _ = try control.figures()  // this process leaves the old one
+        // Another hook takes what there is; then come those of nginx.
+        let other = try control.attachToCurrent()
+        let taken = fill(try other.pool(0), atMost: 30)
+        let more = try nginx.open(30, .stream)
+        let sum = (held + more).count(of: .inspect) + taken
+        for _ in 0..<taken { try other.pool(0).release(.inspect) }
+        other.detach()
+        (held + more).close()
+        let again = try nginx.openInspected(20, .stream)
+        #expect(
+            Field.row(
+                "nginx.7", "while fpxd is down the segment's file \(misfortune.rawValue), \(before) of 20 sessions held",
+                expected: "at most 20 at once; 20 when they have ended; no signal",
+                found: (sum <= 20 ? "at most 20 at once" : "\(sum) at once") + "; \(again.count) when they have ended; "
+                    + (nginx.signals == 0 ? "no signal" : "\(nginx.signals) signals")))
+        if misfortune == .removed { #expect(sum == 20) }
+        #expect(control.log.contains(misfortune == .pool ? "replaced: " : "removed segment"), "\(control.log)")
+        again.close()
     }
 }
 
