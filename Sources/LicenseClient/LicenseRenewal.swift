@@ -177,11 +177,13 @@ package actor LicenseRenewal {
 
     /// The question that is open where it is still the same, else a new one, written down before it is asked.
     private func openQuestion(_ held: License?) throws(LicenseClientError) -> AuthorityRecord.Question {
-        // A unit that has lost its licence, but not what it remembers of it, is still the one that had it.
+        // The authority's licence, whatever lies in the file now: lost, put back from an old backup, or another one by hand. Its latest
+        // epoch that was in force here, or is in hand, is the one that this unit holds.
         let record = keeper.record
+        let id = record.leaseID ?? held?.claims.licenseID
+        let epochs = [held.flatMap { $0.claims.licenseID == id ? $0.claims.epoch : nil }, id.flatMap { record.epochs[$0]?.number }]
         let request = LeaseRequest(
-            hardware: HardwareReport(keeper.hardware), licenseId: held?.claims.licenseID ?? record.leaseID,
-            epoch: held?.claims.epoch ?? record.leaseID.flatMap { record.epochs[$0]?.number }, version: version)
+            hardware: HardwareReport(keeper.hardware), licenseId: id, epoch: epochs.compactMap { $0 }.max(), version: version)
         let body = String(decoding: try LicenseClient.encode(request), as: UTF8.self)
         let now = keeper.currentTime
         // An old one is asked anew: the answer to it would be of its time.
