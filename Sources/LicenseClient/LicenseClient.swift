@@ -94,7 +94,7 @@ package struct LicenseClient: Sendable {
         var request = try request(path, body: body, id: id)
         if let unitKey {
             do {
-                let proof = try await UnitProof.sign(unitID: unitID, requestID: id, body: body, with: unitKey)
+                let proof = try await UnitProof.sign(unitID: unitID, requestID: id, body: body, at: Timestamp.seconds(clock()), with: unitKey)
                 request.headers.add(name: AuthorityHeader.proof, value: proof)
             } catch { throw .license(error) }
         }

@@ -86,7 +86,7 @@ import WebAPI
         for path in paths.values {
             let operation = try #require(path["post"] as? [String: Any])
             let parameters = try #require(operation["parameters"] as? [[String: Any]])
-            #expect(parameters.compactMap { $0["name"] as? String } == ["Fpx-Unit", "Idempotency-Key"])
+            #expect(parameters.compactMap { $0["name"] as? String } == ["Fpx-Unit", "Idempotency-Key", "Fpx-Proof"])
             #expect(operation["security"] != nil)
             let responses = try #require(operation["responses"] as? [String: [String: Any]])
             for (status, response) in responses {
