@@ -228,12 +228,12 @@ private struct Gate: RouterMiddleware {
         try take(accounts, String(customer), "customer \(customer)")
         return Question(
             customerID: customer, unitID: asker.unitID, requestID: asker.requestID,
-            address: channel.remoteAddress?.ipAddress ?? "", unitKey: try await unitKey(of: asker, request.headers, body),
-            body: body, bytes: body)
+            address: channel.remoteAddress?.ipAddress ?? "", proof: try await proof(of: asker, request.headers, body), body: body,
+            bytes: body)
     }
 
-    /// The key that vouches for the question; nil: none does.
-    private func unitKey(of asker: Asker, _ headers: HTTPFields, _ body: Data) async throws -> String? {
+    /// nil: there is none.
+    private func proof(of asker: Asker, _ headers: HTTPFields, _ body: Data) async throws -> UnitProof? {
         guard let proof = headers[.proof] else { return nil }
         do {
             return try await UnitProof.verify(

@@ -50,7 +50,7 @@ extension AuthorityStore {
         return try await rotateKey(overlapSeconds: 0)
     }
 
-    /// Announces a key no longer. Units forget none that they trust already.
+    /// Announces a key no longer: units forget it with their next lease, but for one in their operator's folder.
     /// - Throws: `absent`; `state` for the key that signs, now or later; `database`.
     package func retireKey(_ kid: String) async throws(AuthorityError) -> KeyRow {
         let now = now
@@ -70,6 +70,36 @@ extension AuthorityStore {
             try row.update(database)
             try Ledger.append("key.retired", row, by: self.user, at: now, in: database)
             return row
+        }
+    }
+
+    /// After a theft: a new key signs at once, and the stolen one is announced no longer. Answers that are kept go, as they announce it:
+    /// whoever asks again is answered anew.
+    /// - Throws: `absent`; `state` for a key that is retired already; `licensing`, `database`.
+    package func replaceStolenKey(_ kid: String) async throws(AuthorityError) -> (new: KeyRow, offline: Int) {
+        let now = now
+        let known = try await read { try String.fetchAll($0, sql: "SELECT kid FROM signing_key") }
+        guard known.contains(kid) else { throw .absent(what: "key", found: kid) }
+        let new = Self.newKeyID(now: now, known: known)
+        let pem = try publicPEM(new, isThere: nil)
+        return try await write { database in
+            guard var stolen = try KeyRow.fetchOne(database, key: kid), stolen.retiredAt == nil else {
+                throw AuthorityError.state(what: "key \(kid)", found: "a retired key", expected: "one that is announced")
+            }
+            let row = KeyRow(kid: new, pem: pem, createdAt: now, signsFrom: now, retiredAt: nil)
+            try row.insert(database)
+            try Ledger.append("key.added", row, ["in_place_of": .string(kid)], by: self.user, at: now, in: database)
+            stolen.retiredAt = now
+            try stolen.update(database)
+            try Ledger.append("key.stolen", stolen, by: self.user, at: now, in: database)
+            // A key that was to sign later could else come before the new one, within this second.
+            guard try Self.ring(database, now: now)?.signing == new else {
+                throw AuthorityError.state(what: "key \(new)", found: "another key that signs", expected: "this one; ask again in a second")
+            }
+            try database.execute(sql: "DELETE FROM answer")
+            let offline = try Int.fetchOne(
+                database, sql: "SELECT count(*) FROM license WHERE issuer_type = 'offline' AND state = 'active'")
+            return (row, offline ?? 0)
         }
     }
 

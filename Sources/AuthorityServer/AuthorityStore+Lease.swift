@@ -15,20 +15,20 @@ package struct Question<Body: Sendable>: Sendable {
     package var requestID: String
     /// Where it came from.
     package var address: String
-    /// The public half of the key that vouches for it; nil: none does.
-    package var unitKey: String?
+    /// That it comes from the unit of a key; nil: none vouches for it.
+    package var proof: UnitProof?
     package var body: Body
     /// The body's bytes, by which a question that comes again is known.
     package var bytes: Data
 
     package init(
-        customerID: Int64, unitID: String, requestID: String, address: String, unitKey: String? = nil, body: Body, bytes: Data
+        customerID: Int64, unitID: String, requestID: String, address: String, proof: UnitProof? = nil, body: Body, bytes: Data
     ) {
         self.customerID = customerID
         self.unitID = unitID
         self.requestID = requestID
         self.address = address
-        self.unitKey = unitKey
+        self.proof = proof
         self.body = body
         self.bytes = bytes
     }
@@ -202,6 +202,9 @@ extension AuthorityStore {
 }
 
 extension Question {
+    /// The public half of the key that vouches for it; nil: none does.
+    var unitKey: String? { proof?.key }
+
     /// Why a question does not come from the unit that has the licence; nil: it does, or the unit has no key yet.
     func isUnproven(_ license: LicenseRow?) -> String? {
         guard let license, !license.unitKey.isEmpty, license.unitKey != unitKey else { return nil }

@@ -67,7 +67,7 @@ extension AuthorityStore {
             guard row.clonedAt != nil else {
                 throw AuthorityError.state(what: "licence \(id)", found: "one that no copy asked for", expected: "a cloned one")
             }
-            (row.clonedAt, row.clonedBy, row.heldEpoch) = (nil, "", -1)
+            (row.clonedAt, row.clonedBy, row.heldEpoch, row.askedAt) = (nil, "", -1, 0)
             try row.update(database)
             try Ledger.append("license.resolved", row, ["reason": .string(reason)], by: self.user, at: now, in: database)
             return row

@@ -38,6 +38,7 @@ struct LeaseRule {
                     + "\(told) that the question names")
         }
         let license = try LicenseRow.latest(ofUnit: question.unitID, customerID: question.customerID, database)
+        if let late = lateness(license) { return .unproven("\(AuthorityHeader.proof): iat: \(late)") }
         guard let license, let reason = question.isUnproven(license) else { return nil }
         guard let key = question.unitKey else { return .unproven(reason) }
         return .otherKey(
@@ -45,6 +46,18 @@ struct LeaseRule {
             HardwareRow(
                 id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .held,
                 reason: "unit_key \(license.unitKey) -> \(key)"))
+    }
+
+    /// A question that comes late, after the unit has gone on with another one, must not decide anything: nobody waits for its answer.
+    private func lateness(_ license: LicenseRow?) -> String? {
+        guard let proof = question.proof else { return nil }
+        if abs(proof.time - now) > ClockWitness.toleranceSeconds {
+            return "found \(Timestamp.text(proof.time)), expected at most \(ClockWitness.toleranceSeconds) seconds between it and "
+                + Timestamp.text(now)
+        }
+        guard let license, license.unitKey == proof.key, proof.time < license.askedAt else { return nil }
+        return "found \(Timestamp.text(proof.time)), expected no earlier time than \(Timestamp.text(license.askedAt)), when this unit "
+            + "asked last"
     }
 
     func decide() throws -> LeaseDecision {
@@ -93,6 +106,7 @@ struct LeaseRule {
         if license.heldEpoch < 0 || [license.heldEpoch, license.epoch].contains(held) || held > license.epoch { return nil }
         var cloned = license
         cloned.clonedAt = license.clonedAt ?? now
+        cloned.askedAt = question.proof?.time ?? license.askedAt
         cloned.clonedBy = "\(question.body.hardware.hostname) from \(question.address), epoch \(held)"
         return .cloned(
             cloned,
@@ -134,7 +148,8 @@ struct LeaseRule {
         let license = LicenseRow(
             id: lost?.id ?? newID, subscriptionId: subscription.id ?? 0, unitId: question.unitID, issuerType: .automatic,
             state: .active, epoch: lost?.epoch ?? 0, issuedAt: now, leaseExpiry: 0, machine: machine,
-            address: machine.addresses.first ?? "", unitKey: question.unitKey ?? "", heldEpoch: lost?.epoch ?? 0)
+            address: machine.addresses.first ?? "", unitKey: question.unitKey ?? "", heldEpoch: lost?.epoch ?? 0,
+            askedAt: question.proof?.time ?? 0)
         let assignment = HardwareRow(
             id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .first, reason: "")
         return try grant(
@@ -174,6 +189,7 @@ struct LeaseRule {
         }
         var renewed = license
         renewed.heldEpoch = heldEpoch(of: license)
+        renewed.askedAt = question.proof?.time ?? license.askedAt
         renewed.epoch = max(license.epoch, renewed.heldEpoch)
         renewed.set(machine, address: license.address.isEmpty ? machine.addresses.first ?? "" : license.address)
         if renewed.unitKey.isEmpty { renewed.unitKey = question.unitKey ?? "" }
@@ -258,13 +274,14 @@ extension Hardware {
 extension LicenseRow {
     init(
         id: String, subscriptionId: Int64, unitId: String, issuerType: IssuerType, state: LicenseRowState, epoch: Int,
-        issuedAt: Int, leaseExpiry: Int, machine: Hardware, address: String, unitKey: String = "", heldEpoch: Int = 0
+        issuedAt: Int, leaseExpiry: Int, machine: Hardware, address: String, unitKey: String = "", heldEpoch: Int = 0,
+        askedAt: Int = 0
     ) {
         self.init(
             id: id, subscriptionId: subscriptionId, unitId: unitId, issuerType: issuerType, state: state, epoch: epoch,
             issuedAt: issuedAt, leaseExpiry: leaseExpiry, cpuModel: machine.cpuModel,
             logicalCpusNumber: machine.logicalCPUsNumber, totalMemorySize: machine.totalMemorySize, addressIpv4: address,
-            unitKey: unitKey, heldEpoch: heldEpoch)
+            unitKey: unitKey, heldEpoch: heldEpoch, askedAt: askedAt)
     }
 
     /// The machine that it is for.

@@ -18,10 +18,11 @@ enum Migrations {
     private static let unitKeys = [
         "ALTER TABLE license ADD COLUMN unit_key TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE license ADD COLUMN held_epoch INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE license ADD COLUMN asked_at INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE license ADD COLUMN cloned_by TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE license ADD COLUMN cloned_at INTEGER",
-        // A unit of before holds the epoch that was given last, or the answer was lost.
-        "UPDATE license SET held_epoch = max(epoch - 1, 0)",
+        // Which epoch a unit of before holds it says with its next question: any number of answers may have been lost.
+        "UPDATE license SET held_epoch = -1",
     ]
 
     private static let restorations = """

@@ -16,7 +16,7 @@ struct Route: Sendable {
 extension Question {
     func with<New>(_ body: New) -> Question<New> {
         Question<New>(
-            customerID: customerID, unitID: unitID, requestID: requestID, address: address, unitKey: unitKey, body: body,
+            customerID: customerID, unitID: unitID, requestID: requestID, address: address, proof: proof, body: body,
             bytes: bytes)
     }
 }
@@ -60,6 +60,7 @@ private let questionHeaders = [
         name: AuthorityHeader.proof, place: .header, isRequired: false,
         summary:
             "A token (JWS, EdDSA, typ fpx-proof+jwt) by the unit's key: aud fpx-authority, sub the unit, jti the Idempotency-Key, "
+            + "iat the time within five minutes of the authority's, "
             + "sha256 of the body in hexadecimal, key the public half in base64url. A licence that is asked with one wants one by the "
             + "same key from then on"),
 ]

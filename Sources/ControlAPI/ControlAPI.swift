@@ -260,6 +260,20 @@ public struct RenewalReport: Codable, Equatable, Sendable {
     }
 }
 
+/// POST /v1/license/replace_stolen_key; answered as a renewal.
+public struct KeyReplacement: Codable, Equatable, Sendable {
+    /// Id of the key that was stolen.
+    public var stolen: String
+    /// Id of the key in its place, and its public half in PEM.
+    public var kid: String
+    public var pem: String
+    public init(stolen: String, kid: String, pem: String) {
+        self.stolen = stolen
+        self.kid = kid
+        self.pem = pem
+    }
+}
+
 /// GET /v1/license/hardware: what `show license_hardware_data` prints.
 public struct HardwareReport: Codable, Equatable, Sendable {
     public var cpuModel: String

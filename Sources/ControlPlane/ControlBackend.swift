@@ -49,4 +49,6 @@ package protocol ControlBackend: Sendable {
     func commit(by user: String) async throws(ControlFailure) -> CommitReport
     /// Asks the authority now; takes as long as it does, 40 seconds at most.
     func renewLicense(by user: String) async throws(ControlFailure) -> RenewalReport
+    /// Trusts a new key of the authority's, renews by it, and then trusts the stolen one no more.
+    func replaceStolenKey(_ replacement: KeyReplacement) async throws(ControlFailure) -> RenewalReport
 }

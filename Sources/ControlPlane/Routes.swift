@@ -108,6 +108,11 @@ let routes: [Route] = [
         answer: RenewalReport.self
     ) { backend, asked in try await backend.renewLicense(by: asked.user) },
     Route(
+        method: .post, path: "/v1/license/replace_stolen_key", operation: "replaceStolenKey",
+        summary: "Trusts a new key of the authority's, renews by it, and then trusts the stolen one no more",
+        body: KeyReplacement.self, answer: RenewalReport.self
+    ) { backend, asked in try await backend.replaceStolenKey(try asked.decode(KeyReplacement.self)) },
+    Route(
         method: .get, path: "/v1/usage_report", operation: "getUsageReport",
         summary: "The usage report that goes to the authority next", answer: UsageReport.self
     ) { backend, _ in await backend.usageReport() },

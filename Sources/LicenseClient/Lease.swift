@@ -22,17 +22,29 @@ struct Lease: Sendable {
     let externalAddress: String
     let reissuesLeft: Int
     let clonedAt: Int?
-    /// Announced by the authority: id and PEM.
-    let keys: [LeaseAnswer.Key]
 
     static let keysMax = 64
 
+    /// What the authority announces: keys, and no other ones than the operator's of their ids.
+    static func keys(in answer: LeaseAnswer, trusted: TrustedKeys) throws(LicenseClientError) -> TrustedKeys {
+        guard answer.keys.count <= keysMax else {
+            throw .member(name: "keys", found: "\(answer.keys.count)", expected: "at most \(keysMax)")
+        }
+        var keys = TrustedKeys(paths: [])
+        var all = trusted
+        do {
+            for key in answer.keys {
+                try all.add(id: key.kid, pem: key.pem)
+                try keys.add(id: key.kid, pem: key.pem)
+            }
+        } catch { throw .license(error) }
+        return keys
+    }
+
     /// Checks all that the seal does not tell: that the licence is genuine by the keys that count from now on, for now and this
     /// machine, and the next one of the one in hand.
-    init(_ answer: LeaseAnswer, keeper: LicenseKeeper) async throws(LicenseClientError) {
-        guard answer.keys.count <= Self.keysMax else {
-            throw .member(name: "keys", found: "\(answer.keys.count)", expected: "at most \(Self.keysMax)")
-        }
+    /// - Parameter trusted: the operator's keys.
+    init(_ answer: LeaseAnswer, trusted: TrustedKeys, keeper: LicenseKeeper) async throws(LicenseClientError) {
         guard Self.isAddress(answer.externalAddress) else {
             throw .member(
                 name: "external_address", found: JSONValue.string(answer.externalAddress).description,
@@ -43,14 +55,13 @@ struct Lease: Sendable {
         }
         do {
             // What was announced before and is not any more does not count any more.
-            var trusted = TrustedKeys(paths: keeper.configuration.trustedKeys)
+            var trusted = trusted
             for key in answer.keys { try trusted.add(id: key.kid, pem: key.pem) }
             license = try await LicenseToken.verify(Array(answer.license.utf8), with: trusted)
             try keeper.check(license)
         } catch {
             throw .license(error)
         }
-        keys = answer.keys
         externalAddress = answer.externalAddress
         reissuesLeft = answer.reissuesLeft
         clonedAt = answer.clonedAt.map { min(max($0, Timestamp.range.lowerBound), Timestamp.range.upperBound) }

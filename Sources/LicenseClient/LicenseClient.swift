@@ -55,6 +55,8 @@ package struct LicenseClient: Sendable {
         package var body: [UInt8]
         /// The authority's.
         package var time: Int
+        /// Of the key that vouches for it.
+        package var keyID: String
         fileprivate var retryAfter: Int?
 
         /// What is in it.
@@ -94,23 +96,25 @@ package struct LicenseClient: Sendable {
         var request = try request(path, body: body, id: id)
         if let unitKey {
             do {
-                let proof = try await UnitProof.sign(unitID: unitID, requestID: id, body: body, with: unitKey)
+                let proof = try await UnitProof.sign(unitID: unitID, requestID: id, body: body, at: Timestamp.seconds(clock()), with: unitKey)
                 request.headers.add(name: AuthorityHeader.proof, value: proof)
             } catch { throw .license(error) }
         }
         let (head, body) = try await exchange(request)
         let status = Int(head.status.code)
         guard let token = head.headers.first(name: AuthorityHeader.answer) else { throw .unsealed(status: status) }
-        let time: Int
+        let seal: AnswerSeal
+        let keyID: String
         do {
-            time = try await AnswerSeal.verify(token, status: status, body: body, unitID: unitID, requestID: id, with: keys)
-                .seal.serverTime
+            (seal, keyID) = try await AnswerSeal.verify(
+                token, status: status, body: body, unitID: unitID, requestID: id, with: keys)
         } catch { throw .seal(error) }
         let now = Timestamp.seconds(clock())
+        let time = seal.serverTime
         guard abs(time - now) <= ClockWitness.toleranceSeconds else { throw .clock(authority: time, unit: now) }
         let retryAfter = head.headers.first(name: "Retry-After").flatMap { Int($0) }
         return Answer(
-            status: status, body: body, time: time, retryAfter: retryAfter.map { min(max($0, 1), Self.retryAfterMax) })
+            status: status, body: body, time: time, keyID: keyID, retryAfter: retryAfter.map { min(max($0, 1), Self.retryAfterMax) })
     }
 
     /// Sends a usage report.

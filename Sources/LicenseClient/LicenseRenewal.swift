@@ -4,14 +4,15 @@
 //
 //     the question is written down        it is asked again as the same question, within an hour
 //     asked, answered, checked            the same: the authority answers the same again, and nothing is gained twice
+//     keys not announced any more go      the same; a licence that one of them has signed is over at the next start
 //     announced keys are added            keys too many, which the next answer removes
 //     the licence is put in place         it is in force at the next start, which sees that the question is answered
 //     the keeper commits                  as before
-//     keys not announced any more go      as before, with keys too many until the next answer
 //     the outcome is written down         done
 //
 // Every file is put in place as one step (StoredFile), and nothing is written before all is checked. So a refusal, a forged answer or
-// a crash leaves the licence in force as it is.
+// a crash leaves the licence in force as it is. Keys go before the lease is judged: whoever has a stolen one must not keep it by a lease
+// that is refused.
 
 import AuthorityAPI
 import ControlAPI
@@ -104,6 +105,14 @@ package actor LicenseRenewal {
         return await renew()
     }
 
+    /// Renews now by these keys alone: others that count, a stolen one among them, vouch for nothing.
+    package func renew(by keys: TrustedKeys) async -> Result<Renewal, LicenseClientError> {
+        while let running { _ = await running.value }
+        let task = Task { await attempt(by: keys) }
+        running = task
+        return await task.value
+    }
+
     /// Renews now. Who asks while a renewal is under way gets its outcome.
     ///
     /// The licence in force may be another one afterwards, and may have ended by a refusal: ask the keeper.
@@ -121,14 +130,15 @@ package actor LicenseRenewal {
     /// Breaks off a renewal that waits for the authority: the daemon is told to stop. It is asked again at the next start.
     package func cancel() { running?.cancel() }
 
-    private func attempt() async -> Result<Renewal, LicenseClientError> {
+    /// - Parameter keys: nil: all that count.
+    private func attempt(by keys: TrustedKeys? = nil) async -> Result<Renewal, LicenseClientError> {
         defer {
             running = nil
             deadline = uptime() + .seconds(schedule.next - keeper.currentTime)
         }
         log(.info, "Start automatic license refresh process")
         do throws(LicenseClientError) {
-            let renewal = try await renewOnce()
+            let renewal = try await renewOnce(by: keys)
             schedule.succeeded(at: keeper.currentTime)
             lastFailure = nil
             return .success(renewal)
@@ -144,7 +154,7 @@ package actor LicenseRenewal {
         }
     }
 
-    private func renewOnce() async throws(LicenseClientError) -> Renewal {
+    private func renewOnce(by keys: TrustedKeys?) async throws(LicenseClientError) -> Renewal {
         guard let path = keeper.configuration.licenseFile else {
             throw .setting(name: "license-file", found: "nothing", expected: "where to keep the licence")
         }
@@ -159,10 +169,16 @@ package actor LicenseRenewal {
         }
         let held = keeper.held
         let question = try openQuestion(held)
-        let answer = try await believedAnswer(to: question)
+        let trusted = keys ?? keeper.trustedKeys()
+        let answer = try await believedAnswer(to: question, by: trusted)
         let lease: Lease
+        let announced: TrustedKeys
         do throws(LicenseClientError) {
-            lease = try await Lease(try answer.decoded(LeaseAnswer.self), keeper: keeper)
+            let told = try answer.decoded(LeaseAnswer.self)
+            let operators = keys ?? TrustedKeys(paths: keeper.configuration.trustedKeys)
+            announced = try Lease.keys(in: told, trusted: operators)
+            do { try learned.forget(but: announced) } catch { throw .store(error) }
+            lease = try await Lease(told, trusted: operators, keeper: keeper)
         } catch {
             note(error, of: answer, held)
             throw error
@@ -170,7 +186,7 @@ package actor LicenseRenewal {
         log(.info, "External IP address of this server: \(lease.externalAddress)")
         log(.info, "We have license for: \(lease.daysLeft(at: keeper.currentTime)) days")
         log(.info, "Correctly received and checked license")
-        try await store(lease, path: path)
+        try await store(lease, path: path, announced, from: trusted.vouchers(by: answer.keyID))
         log(.info, "We store license on disk")
         keeper.remember {
             $0.lastContact = max($0.lastContact, answer.time)
@@ -188,12 +204,15 @@ package actor LicenseRenewal {
 
     /// The question that is open where it is still the same, else a new one, written down before it is asked.
     private func openQuestion(_ held: License?) throws(LicenseClientError) -> AuthorityRecord.Question {
-        // A unit that has lost its licence, or has one from elsewhere, is still the one that had the authority's.
+        // The authority's licence, whatever lies in the file now: lost, put back from an old backup, or another one by hand. Its latest
+        // epoch that was in force here, or is in hand, is the one that this unit holds.
         let record = keeper.record
         let id = record.leaseID ?? held?.claims.licenseID
-        let epoch = id == held?.claims.licenseID ? held?.claims.epoch : id.flatMap { record.epochs[$0]?.number }
+        let epochs = [
+            held.flatMap { $0.claims.licenseID == id ? $0.claims.epoch : nil }, id.flatMap { record.epochs[$0]?.number },
+        ]
         let request = LeaseRequest(
-            hardware: HardwareReport(keeper.hardware), licenseId: id, epoch: epoch, version: version)
+            hardware: HardwareReport(keeper.hardware), licenseId: id, epoch: epochs.compactMap { $0 }.max(), version: version)
         let body = String(decoding: try LicenseClient.encode(request), as: UTF8.self)
         let now = keeper.currentTime
         // An old one is asked anew: the answer to it would be of its time.
@@ -205,11 +224,14 @@ package actor LicenseRenewal {
         return question
     }
 
-    private func believedAnswer(to question: AuthorityRecord.Question) async throws(LicenseClientError) -> LicenseClient.Answer
-    {
+    private var learned: LearnedKeys { LearnedKeys(folder: keeper.configuration.learnedKeys) }
+
+    private func believedAnswer(
+        to question: AuthorityRecord.Question, by keys: TrustedKeys
+    ) async throws(LicenseClientError) -> LicenseClient.Answer {
         do throws(LicenseClientError) {
             return try await client.ask(
-                AuthorityPath.lease, body: Array(question.body.utf8), id: question.id, keys: keeper.trustedKeys())
+                AuthorityPath.lease, body: Array(question.body.utf8), id: question.id, keys: keys)
         } catch {
             // It is answered, only not in time: asked again it would be answered the same.
             if case .clock = error { keeper.remember { $0.question = nil } }
@@ -229,17 +251,11 @@ package actor LicenseRenewal {
         }
     }
 
-    private func store(_ lease: Lease, path: String) async throws(LicenseClientError) {
-        let folder = keeper.configuration.learnedKeys
+    private func store(
+        _ lease: Lease, path: String, _ announced: TrustedKeys, from vouchers: [Voucher]
+    ) async throws(LicenseClientError) {
         do {
-            try StoredFile.makeFolder(folder)
-            for key in lease.keys {
-                let pem = Array((key.pem.trimmingCharacters(in: .whitespacesAndNewlines) + "\n").utf8)
-                let path = "\(folder)/\(key.kid).pem"
-                if (try? StoredFile.read(path, limit: pem.count)) != pem {
-                    try StoredFile.replace(pem, at: path, mode: 0o644)
-                }
-            }
+            try learned.learn(announced, from: vouchers)
             let text = lease.license.token + [UInt8(ascii: "\n")]
             // What cannot be read is replaced.
             if (try? StoredFile.read(path, limit: LicenseToken.bytesMax)) != text,
@@ -253,10 +269,6 @@ package actor LicenseRenewal {
         if let refused = await keeper.commit().refused {
             // Until now a refusal may stand against it that this lease ends.
             if refused.state != .suspended, refused.state != .cloned { throw .license(refused) }
-        }
-        let announced = Set(lease.keys.map { $0.kid + ".pem" })
-        for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] where !announced.contains(name) {
-            unlink("\(folder)/\(name)")
         }
     }
 }

@@ -55,6 +55,9 @@ package struct AuthorityRecord: Equatable, Sendable {
         package var end: Int
     }
 
+    /// How many renewals can lie between an epoch that was in force here and the next one: years of daily ones. Further ahead is a number
+    /// that somebody has made up, after which the authority's own would count as older.
+    static let epochStepMax = 1000
     /// So many licences may be in force here that are not over yet.
     static let epochsMax = 256
 
@@ -77,11 +80,17 @@ package struct AuthorityRecord: Equatable, Sendable {
     package var isOfALicensedUnit: Bool { lastContact > 0 || refusal != nil || !epochs.isEmpty }
 
     /// Remembers that a licence is in force. Where `epochsMax` are remembered one that is over goes, the one that ended first.
-    /// - Throws: `claim` where none of them is over; `superseded` where a later epoch was in force.
+    /// - Throws: `claim` where none of them is over, or for an epoch that no renewals explain; `superseded` where a later one was in
+    ///   force.
     package mutating func note(_ claims: LicenseClaims, now: Int) throws(LicensingError) {
         let known = epochs[claims.licenseID]
         if let known, known.number > claims.epoch {
             throw .superseded(id: claims.licenseID, found: claims.epoch, known: known.number)
+        }
+        if let known, claims.issuerType == .automatic, claims.epoch > known.number + Self.epochStepMax {
+            throw .claim(
+                name: "epoch", found: "\(claims.epoch) after \(known.number) of licence \(claims.licenseID), more than renewals explain",
+                expected: "at most \(known.number + Self.epochStepMax)")
         }
         if known == nil, epochs.count >= Self.epochsMax {
             guard let first = epochs.min(by: { ($0.value.end, $0.key) < ($1.value.end, $1.key) }), first.value.end <= now else {

@@ -9,6 +9,8 @@ import JWTKit
 /// The public keys whose signatures count.
 package struct TrustedKeys: Sendable {
     private var keys: [String: EdDSA.PublicKey] = [:]
+    /// Of those that an authority announced: who vouches for them.
+    private var vouchers: [String: [Voucher]] = [:]
     /// What was not taken, and why: `system`, `tooLarge`, or `key` for a path that is not there, a file that is no public key, or an
     /// id that an earlier file has. One bad file must not stop a unit whose licence another key has signed.
     package private(set) var trouble: [LicensingError] = []
@@ -31,13 +33,34 @@ package struct TrustedKeys: Sendable {
         }
     }
 
-    /// Reads keys, and those that an authority announced. An id that both have is the first one's.
+    /// Reads keys, and those that an authority announced and one of these vouches for. An id that both have is the first one's.
     package init(paths: [String], learned: String) {
         self.init(paths: paths)
         guard access(learned, F_OK) == 0 else { return }
-        let learned = TrustedKeys(paths: [learned])
-        keys.merge(learned.keys) { trusted, _ in trusted }
-        trouble += learned.trouble
+        let operators = keys
+        for path in files(of: learned) {
+            let id = KeyFile.id(of: path)
+            if operators[id] != nil { continue }
+            do throws(LicensingError) {
+                try Self.checkWriters(path)
+                let key = try LearnedKeys.read(path)
+                guard let root = key.vouchers.first, operators[root.id]?.text == root.key else {
+                    throw .key(
+                        path: path, found: "a key that \(key.vouchers[0].id) vouched for, which is not among the trusted keys any more",
+                        expected: "one that a trusted key vouches for")
+                }
+                keys[id] = key.publicKey
+                vouchers[id] = key.vouchers
+            } catch {
+                trouble.append(error)
+            }
+        }
+    }
+
+    /// Who vouches for what a key signs: itself last, and first one of the operator's. Empty where it is none of these.
+    package func vouchers(by id: String) -> [Voucher] {
+        guard let key = keys[id] else { return [] }
+        return (vouchers[id] ?? []) + [Voucher(id: id, key: key.text)]
     }
 
     /// These and one more, of which the PEM text is at hand.
@@ -45,7 +68,7 @@ package struct TrustedKeys: Sendable {
     package mutating func add(id: String, pem: String) throws(LicensingError) {
         guard KeyFile.isID(id) else { throw KeyFile.badID(id, path: "keys") }
         let key = try KeyFile.publicKey(in: PEM(Array(pem.utf8)), path: id)
-        if let known = keys[id], known.pemRepresentation != key.pemRepresentation {
+        if let known = keys[id], known.text != key.text {
             throw .key(path: id, found: "another key than the trusted one of this id", expected: "a new id for a new key")
         }
         keys[id] = key
@@ -171,10 +194,12 @@ package enum KeyFile {
         return key
     }
 
+    static let bytesMax = 16 << 10
+
     private static func pem(_ path: String) throws(LicensingError) -> PEM {
         let id = id(of: path)
         guard isID(id) else { throw badID(id, path: path) }
-        guard let bytes = try StoredFile.read(path, limit: 16 << 10) else {
+        guard let bytes = try StoredFile.read(path, limit: bytesMax) else {
             throw .key(path: path, found: "no such file", expected: "a key")
         }
         return PEM(bytes)

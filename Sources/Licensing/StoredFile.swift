@@ -95,6 +95,16 @@ package enum StoredFile {
         if access(path, F_OK) == 0 { try move(path, to: previous(of: path)) }
     }
 
+    /// Removes a file for good. No file is no error.
+    /// - Throws: `system`.
+    package static func remove(_ path: String) throws(LicensingError) {
+        if unlink(path) != 0 {
+            if errno == ENOENT { return }
+            throw .system(call: "unlink", path: path, code: errno)
+        }
+        try syncFolder(of: path)
+    }
+
     /// Makes a folder for one owner, with those above it, unless it is there. An empty name is the folder that we are in.
     /// - Throws: `system`.
     package static func makeFolder(_ path: String) throws(LicensingError) {

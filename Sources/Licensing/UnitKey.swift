@@ -44,7 +44,7 @@ package enum UnitKey {
 
 extension SigningKey {
     /// The public half in base64url, 43 characters.
-    package var publicText: String { Base64URL.encode(Array(privateKey.publicKey.rawRepresentation)) }
+    package var publicText: String { privateKey.publicKey.text }
 }
 
 extension TrustedKeys {

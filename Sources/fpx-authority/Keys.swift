@@ -6,7 +6,7 @@ import Licensing
 struct Keys: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Makes and shows keys.",
-        subcommands: [New.self, Show.self, Rotate.self, Retire.self, List.self])
+        subcommands: [New.self, Show.self, Rotate.self, Retire.self, ReplaceStolen.self, List.self])
 }
 
 extension Keys {
@@ -55,6 +55,34 @@ extension Keys {
 }
 
 extension Keys {
+    struct ReplaceStolen: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "After the theft of a key: makes a new one that signs at once, and retires that one.",
+            discussion: """
+                Units that trust the stolen key alone get no lease until their operator has given them the new one; the leases in \
+                hand run on. What to do there is printed.
+                """)
+
+        @OptionGroup var files: DatabaseAndKeys
+        @Argument(help: ArgumentHelp("The key that was stolen.", valueName: "kid"))
+        var kid: String
+
+        func run() async throws {
+            let (key, offline) = try await files.open().replaceStolenKey(kid)
+            let pem = "\(key.kid).pem"
+            print(
+                """
+                key \(key.kid) signs from now on, \(kid) is retired: \(files.keysFolder)/\(pem)
+                on each unit: copy \(pem) there, by a way that the thief does not have, then
+                    fpx set replace_stolen_key \(kid) \(pem)
+                on each unit without a connection: put \(pem) and a new licence in place, remove \(kid).pem, then fpx commit
+                """)
+            if offline > 0 {
+                Authority.note("\(offline) offline licence\(offline == 1 ? "" : "s"): issue them again with `offline`")
+            }
+        }
+    }
+
     struct Rotate: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Brings a new key into use.",

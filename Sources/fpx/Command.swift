@@ -93,7 +93,7 @@ struct Output: Equatable {
 
 /// A request to fpxd and what is made of its answer.
 struct Exchange: Sendable {
-    let request: @Sendable (_ argument: String?) -> Request
+    let request: @Sendable (_ arguments: [String]) throws(Failure) -> Request
     let render: @Sendable (_ body: Data, _ json: Bool) throws -> Output
     /// What is asked instead when the answer says that another question has more to tell; its answer is printed.
     let next: @Sendable (_ body: Data) throws -> Exchange?
@@ -102,19 +102,26 @@ struct Exchange: Sendable {
     ///   - query: name of the query item that carries the argument; nil: the argument is the last component of the path.
     ///   - seconds: how long the answer may take.
     ///   - as: what the answer is.
+    ///   - body: what is sent, made of the arguments; nil: nothing.
     ///   - json: the line for `--json`; nil: the body as it came.
     ///   - refusal: why an answer means that the command failed.
     ///   - next: another question, whose answer is printed instead; nil: none.
     init<Answer: Decodable & Sendable>(
         _ path: String, method: Request.Method = .get, query: String? = nil,
         seconds: Int = Request.seconds, as: Answer.Type,
+        body: (@Sendable (_ arguments: [String]) throws(Failure) -> any Encodable)? = nil,
         json: (@Sendable (Answer) throws -> String)? = nil,
         refusal: @escaping @Sendable (Answer) -> String? = { _ in nil },
         next: (@Sendable (Answer) -> Exchange?)? = nil,
         text: @escaping @Sendable (Answer) throws -> String
     ) {
-        request = { argument in
-            guard let argument else { return Request(method, path, seconds: seconds) }
+        request = { arguments throws(Failure) in
+            if let body {
+                let value = try body(arguments)
+                // Texts and numbers: writing them cannot fail.
+                return Request(method, path, body: try? ControlJSON.encoder().encode(value), seconds: seconds)
+            }
+            guard let argument = arguments.first else { return Request(method, path, seconds: seconds) }
             return Request(
                 method, query.map { "\(path)?\($0)=\(argument)" } ?? "\(path)/\(argument)", seconds: seconds)
         }

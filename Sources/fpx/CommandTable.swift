@@ -48,6 +48,9 @@ enum CommandTable {
         Command("end", mode: .configuration, help: "Apply and save all changes, or none, and leave", .end),
         Command("commit", help: "Read the licence and the configuration again", .ask(commit)),
         Command("set renew_license", help: "Ask the authority for a lease now", .ask(renewal)),
+        Command(
+            "set replace_stolen_key", stolen, file, help: "Trust a new key of the authority's in place of a stolen one",
+            .ask(replacement)),
         Command("help", help: "All commands", .help),
         Command("exit", help: "Leave the shell", .exit),
         Command("quit", help: "Leave the shell", .exit),
@@ -76,6 +79,8 @@ enum CommandTable {
     private static let limit = Parameter(name: "LIMIT", help: "How many, 1000 unless told", kind: .number(1...100_000))
     private static let session = Parameter(name: "ID", help: "Its id from the list; all unless told", kind: .sessionID)
     private static let setting = Parameter(name: "NAME", help: "Name of a setting", kind: .setting, isOptional: false)
+    private static let stolen = Parameter(name: "KID", help: "The stolen key", kind: .value, isOptional: false)
+    private static let file = Parameter(name: "FILE", help: "KID.pem of the new one", kind: .value, isOptional: false)
     private static let value = Parameter(name: "VALUE", help: "Its value", kind: .value, isOptional: false)
 }
 
@@ -142,6 +147,13 @@ extension CommandTable {
     }
     private static let renewal = Exchange(
         "/v1/license/renew", method: .post, seconds: Request.secondsWithAuthority, as: RenewalReport.self,
+        refusal: { $0.renewed ? nil : $0.reason ?? "no lease came" }
+    ) {
+        Text.renewal($0)
+    }
+    private static let replacement = Exchange(
+        "/v1/license/replace_stolen_key", method: .post, seconds: Request.secondsWithAuthority, as: RenewalReport.self,
+        body: { arguments throws(Failure) in try KeyReplacement(arguments: arguments) },
         refusal: { $0.renewed ? nil : $0.reason ?? "no lease came" }
     ) {
         Text.renewal($0)

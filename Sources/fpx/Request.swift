@@ -1,5 +1,6 @@
 // Request: what is asked of fpxd.
 
+import ControlAPI
 import Foundation
 
 /// One request to the control socket.
@@ -22,5 +23,17 @@ struct Request: Sendable, Equatable {
         self.path = path
         self.body = body
         self.seconds = seconds
+    }
+}
+
+extension KeyReplacement {
+    /// The stolen key's id and the file of the new one, `KID.pem`.
+    init(arguments: [String]) throws(Failure) {
+        let path = arguments[1]
+        guard let text = try? String(contentsOfFile: path, encoding: .utf8), text.utf8.count <= 16 << 10 else {
+            throw .badArgument(name: "FILE", found: path, expected: "a file KID.pem that can be read")
+        }
+        let name = URL(filePath: path).lastPathComponent
+        self.init(stolen: arguments[0], kid: name.hasSuffix(".pem") ? String(name.dropLast(4)) : name, pem: text)
     }
 }

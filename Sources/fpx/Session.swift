@@ -65,7 +65,7 @@ final class Session {
         let arguments = invocation.arguments
         if let question = invocation.command.question, arguments.isEmpty, try !confirm(question) { return Output() }
         switch invocation.command.action {
-        case .ask(let exchange): return try ask(exchange, arguments.first)
+        case .ask(let exchange): return try ask(exchange, arguments)
         case .configure:
             let body = try client.send(Request(.get, "/v1/config"))
             let path = invocation.command.words.dropFirst().joined(separator: " ")
@@ -84,9 +84,9 @@ final class Session {
         return Output()
     }
 
-    private func ask(_ exchange: Exchange, _ argument: String?) throws(Failure) -> Output {
-        let body = try client.send(exchange.request(argument))
-        if let next = try understand({ try exchange.next(body) }) { return try ask(next, nil) }
+    private func ask(_ exchange: Exchange, _ arguments: [String]) throws(Failure) -> Output {
+        let body = try client.send(exchange.request(arguments))
+        if let next = try understand({ try exchange.next(body) }) { return try ask(next, []) }
         return try understand { try exchange.render(body, json) }
     }
 

@@ -146,6 +146,44 @@ extension Daemon {
         }
     }
 
+    /// After the theft of one of the authority's keys. Each step may be done again: who gives the command again goes on where it stopped.
+    func replaceStolenKey(_ replacement: KeyReplacement) async throws(ControlFailure) -> RenewalReport {
+        guard let authority else { throw noAuthority }
+        let (old, new) = (replacement.stolen, replacement.kid)
+        func refuse(_ reason: String) -> RenewalReport {
+            applyLicense()
+            return RenewalReport(renewed: false, reason: reason, license: licenseSummary)
+        }
+        var keys = TrustedKeys(paths: [])
+        do { try keys.add(id: new, pem: replacement.pem) } catch { throw ControlFailure(.invalidValue, "the new key: \(error)") }
+        let known = keeper.trustedKeys()
+        guard let stolen = known.vouchers(by: old).last else {
+            throw ControlFailure(
+                .invalidValue, "the stolen key: found no key \(old), expected one of \(known.ids.joined(separator: ", "))")
+        }
+        if keys.vouchers(by: new).last?.key == stolen.key {
+            throw ControlFailure(.invalidValue, "the new key: found the stolen one, expected another")
+        }
+        let isNew: Bool
+        do { isNew = try keeper.trust(new, pem: replacement.pem) } catch {
+            throw ControlFailure(.unavailable, "key \(new) cannot be put in place, and \(old) still counts: \(error)")
+        }
+        if case .failure(let error) = await authority.renewal.renew(by: keys) {
+            // Nothing has shown that it is the authority's.
+            if isNew, let key = keys.vouchers(by: new).last { try? keeper.distrust(key) }
+            return refuse("nothing has changed, and key \(old) still counts, as no lease came by \(new): \(error)")
+        }
+        if LearnedKeys(folder: keeper.configuration.learnedKeys).holds(stolen) {
+            return refuse(
+                "key \(old) still counts, as the authority announces it: there, `fpx-authority keys replace-stolen \(old)`, then give "
+                    + "this command again")
+        }
+        do { try keeper.distrust(stolen) } catch { return refuse("renewed by \(new), but key \(old) still counts: \(error)") }
+        await judgeLicenseAnew()
+        events.note(.warning, .license, "Key \(old) was stolen: \(new) is in its place, and nothing that it vouched for counts any more")
+        return RenewalReport(renewed: true, reason: nil, license: licenseSummary)
+    }
+
     /// What the licence is judged by is different now: its file, the trusted keys, or this machine.
     func judgeLicenseAnew() async {
         _ = await keeper.commit()

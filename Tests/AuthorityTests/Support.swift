@@ -89,15 +89,18 @@ final class TestAuthority: Sendable {
     /// - Parameters:
     ///   - store: nil: this one's.
     ///   - held: the licence that the unit holds, by id and epoch.
+    ///   - unitKey: the public half of the key that vouches for the question.
+    ///   - time: when it says that it was sent; nil: now.
     func ask(
         _ unit: String, _ hardware: HardwareReport = machine, key: String = newID(), customer: Int64? = nil,
-        of store: AuthorityStore? = nil, holding held: (id: String?, epoch: Int?) = (nil, nil),
-        from address: String = "198.51.100.7"
+        of store: AuthorityStore? = nil, holding held: (id: String?, epoch: Int?) = (nil, nil), by unitKey: String? = nil,
+        at time: Int? = nil, from address: String = "198.51.100.7"
     ) async throws -> Reply {
         let request = LeaseRequest(hardware: hardware, licenseId: held.id, epoch: held.epoch, version: "1.0.0")
         let answer = try await (store ?? self.store).lease(
             Question(
-                customerID: customer ?? self.customer.id!, unitID: unit, requestID: key, address: address, body: request,
+                customerID: customer ?? self.customer.id!, unitID: unit, requestID: key, address: address,
+                proof: unitKey.map { UnitProof(key: $0, time: time ?? now) }, body: request,
                 bytes: try ControlJSON.encoder().encode(request)))
         return try await Reply(answer.status, answer.body, trusted)
     }

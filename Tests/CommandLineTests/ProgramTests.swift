@@ -47,8 +47,13 @@ import Testing
     /// Each command of the table, with --json, is one line that is JSON.
     @Test func everyCommandSpeaksJSON() throws {
         let daemon = try TestDaemon()
+        let file = FileManager.default.temporaryDirectory.path + "/key-\(UUID().uuidString).pem"
+        try "a key".write(toFile: file, atomically: true, encoding: .utf8)
+        defer { try? FileManager.default.removeItem(atPath: file) }
         for command in CommandTable.commands where command.mode == .top {
-            let result = try Program.run(command.words + ["--json"], socket: daemon.socket)
+            // What must be said: any word will do, but for a file.
+            let arguments = command.parameters.filter { !$0.isOptional }.map { $0.name == "FILE" ? file : "k1" }
+            let result = try Program.run(command.words + arguments + ["--json"], socket: daemon.socket)
             switch command.action {
             case .ask, .help:
                 #expect(result.status == 0 && result.error.isEmpty, "\(command.name): \(result)")

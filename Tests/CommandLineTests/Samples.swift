@@ -199,7 +199,7 @@ enum Samples {
         case "PATCH /v1/config": patched(body)
         case "GET /v1/performance": .value(performance)
         case "POST /v1/commit": .value(commit)
-        case "POST /v1/license/renew": .value(renewal)
+        case "POST /v1/license/renew", "POST /v1/license/replace_stolen_key": .value(renewal)
         case "GET /v1/usage_report": .value(usage)
         case "GET /v1/events", "GET /v1/events?limit=2": .value(events)
         default: .refusal(404, "not_found", "nothing at \(request)")

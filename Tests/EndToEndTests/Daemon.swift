@@ -47,9 +47,10 @@ final class DaemonControl: Sendable {
     ///   - launcher: a command that starts fpxd with less than this process may do.
     ///   - authority: where its licences come from, in place of one that is signed here.
     ///   - flags: more of fpxd's; what is said twice holds as it is said last.
+    ///   - prepare: changes what lies in its home before it starts for the first time.
     init(
         segment path: String = newSegmentPath(), cap: Int? = 3, policy: OverLimitPolicy = .bypass, launcher: [String] = [],
-        authority: AuthorityControl? = nil, flags: [String] = []
+        authority: AuthorityControl? = nil, flags: [String] = [], prepare: (_ home: String) throws -> Void = { _ in }
     ) throws {
         folder = try TemporaryFolder()
         segmentPath = path
@@ -70,6 +71,7 @@ final class DaemonControl: Sendable {
         } else if let cap {
             try sign(cap: cap)
         }
+        try prepare(home)
         try start()
         if policy != .bypass { try set(policy: policy) }
     }

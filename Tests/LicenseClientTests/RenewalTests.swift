@@ -25,7 +25,8 @@ import Testing
                 "[info] We store license on disk",
             ])
         #expect(station.read("license.lic") == station.read("state/license.lic"))
-        #expect(station.read("state/keys/k1.pem") == station.key.publicPEM)
+        #expect(
+            station.read("state/keys/k1.pem") == "vouched for by k1 \(station.key.publicText)\n" + station.key.publicPEM)
         #expect(station.keeper.record.lastSuccess == start && station.keeper.record.question == nil)
         // What was asked.
         let question = try #require(station.server.questions.withLock { $0.first })
@@ -182,7 +183,8 @@ import Testing
         station.answer(forge)
         _ = try await station.renewal.renew().get()
         #expect(station.keeper.status().keyID == "k2" && station.keeper.status().warnings == [])
-        #expect(station.read("state/keys/k2.pem") == second.publicPEM)
+        let vouched = "vouched for by k1 \(station.key.publicText)\n"
+        #expect(station.read("state/keys/k2.pem") == vouched + second.publicPEM)
         // From now on the second alone.
         station.set(start + day)
         forge = Forge(station, epoch: 2)
@@ -193,20 +195,61 @@ import Testing
         _ = try await station.renewal.renew().get()
         #expect(station.read("state/keys/k1.pem") == nil && station.read("state/keys/k2.pem") != nil)
         #expect(station.read("keys/k1.pem") != nil)
-        // A key that is announced no more does not count any more, though it did.
+        // A key that is announced no more does not count any more, though it did. What it vouched for does.
         let third = try SigningKey(id: "k3")
         station.set(start + 2 * day)
         forge = Forge(station, epoch: 3)
         forge.sealKey = second
-        forge.licenseKey = second
-        forge.keys = [.init(kid: "k3", pem: third.publicPEM)]
-        await station.expectRefused("kid: found \"k2\", expected one of k1, k3", by: forge)
         forge.licenseKey = third
+        forge.keys = [.init(kid: "k3", pem: third.publicPEM)]
         station.answer(forge)
         _ = try await station.renewal.renew().get()
+        #expect(
+            station.read("state/keys/k3.pem") == vouched + "vouched for by k2 \(second.publicText)\n" + third.publicPEM)
         forge = Forge(station, epoch: 4)
         forge.sealKey = second
         await station.expectRefused("kid: found \"k2\", expected one of k1, k3", by: forge)
+        // The key of the operator's is gone, or another one of its name: nothing that it vouched for counts.
+        for other in [nil, try SigningKey(id: "k1").publicPEM] {
+            try? FileManager.default.removeItem(atPath: station.folder + "/keys/k1.pem")
+            if let other { try Data(other.utf8).write(to: URL(filePath: station.folder + "/keys/k1.pem")) }
+            #expect(station.keeper.trustedKeys().ids == (other == nil ? [] : ["k1"]))
+            let (keeper, _) = try await station.restarted()
+            #expect(keeper.status().state == .unknownKey, "\(keeper.status())")
+        }
+    }
+
+    /// A lease that is refused must not keep a key alive that the authority has retired: it is forgotten before the lease is judged.
+    @Test func keysGoBeforeTheLeaseIsJudged() async throws {
+        let station = try await Station()
+        let second = try SigningKey(id: "k2")
+        var forge = Forge(station)
+        forge.keys.append(.init(kid: "k2", pem: second.publicPEM))
+        station.answer(forge)
+        _ = try await station.renewal.renew().get()
+        #expect(station.keeper.trustedKeys().ids == ["k1", "k2"])
+        forge = Forge(station, epoch: 0)
+        station.answer(forge)
+        await station.renewal.renew().expect("found epoch 0, expected 1 or later")
+        #expect(station.keeper.trustedKeys().ids == ["k1"])
+        #expect(station.read("state/keys/k2.pem") == nil)
+    }
+
+    /// Else whoever has a stolen key once gives an epoch that the authority never reaches.
+    @Test(arguments: [1002, 4_294_967_295]) func anEpochThatNoRenewalsExplain(_ epoch: Int) async throws {
+        let station = try await Station()
+        try await station.renew(epoch: 1)
+        await station.expectRefused(
+            "epoch: found \(epoch) after 1 of licence L1, more than renewals explain, expected at most 1001",
+            by: Forge(station, epoch: epoch))
+        // Nor as a file.
+        let token = try await LicenseToken.sign(Forge(station, epoch: epoch).claims, with: station.key)
+        let file = try #require(station.read("license.lic"))
+        try Data(token.utf8).write(to: URL(filePath: station.folder + "/license.lic"))
+        let report = await station.keeper.commit()
+        #expect(report.refused?.state == .invalidClaims && report.status.claims?.epoch == 1, "\(report)")
+        try Data(file.utf8).write(to: URL(filePath: station.folder + "/license.lic"))
+        #expect(try await station.renew(epoch: 1001) == 1001)
     }
 
     @Test func aLicenceThatIsNotInForceGivesWayToAnother() async throws {

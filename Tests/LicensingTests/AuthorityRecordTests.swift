@@ -93,7 +93,11 @@ import Testing
         try await unit.put(claims(), by: learned)
         #expect(await unit.load().report.status.state == .unknownKey)
         try FileManager.default.createDirectory(atPath: unit.configuration.learnedKeys, withIntermediateDirectories: true)
-        try Data(learned.publicPEM.utf8).write(to: URL(filePath: unit.configuration.learnedKeys + "/k2.pem"))
+        let file = URL(filePath: unit.configuration.learnedKeys + "/k2.pem")
+        try Data(learned.publicPEM.utf8).write(to: file)
+        let stranger = await unit.load().report.status
+        #expect(stranger.state == .unknownKey && stranger.warnings.first?.contains("found nobody who vouches for it") == true)
+        try Data("vouched for by k1 \(unit.key.publicText)\n\(learned.publicPEM)".utf8).write(to: file)
         // The operator's key of the same id is the one that counts, without a word.
         let other = try SigningKey(id: "k1")
         try Data(other.publicPEM.utf8).write(to: URL(filePath: unit.configuration.learnedKeys + "/k1.pem"))
