@@ -317,13 +317,9 @@ extension Segment {
     /// Whether this process is attached: false in a forked child and after `detach`.
     public var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
 
-    /// Whether the memory was taken away, and the locks of all whom that befell with it. Where it is there and says nothing that makes
-    /// sense, `isAttached` is false and this is too.
-    package var isLost: Bool {
-        // Memory that is gone is known to be when it is touched.
-        _ = isAttached
-        return unsafe !fpx_memory_is_there(base)
-    }
+    /// Whether the memory was taken away, and the locks of all whom that befell with it: what is empty is no segment's. Where it is there
+    /// and says nothing that makes sense, `isAttached` is false and this is too.
+    package var isLost: Bool { unsafe Word(base, at: Layout.headerMagic).load() == 0 }
 
     /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to
     /// the segment does nothing from now on.

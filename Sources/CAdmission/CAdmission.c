@@ -124,12 +124,6 @@ void fpx_discard_memory(void *address) {
     pthread_mutex_unlock(&guard_mutex);
 }
 
-bool fpx_memory_is_there(const void *address) {
-    for (guard *each = guards; each; each = each->next)
-        if (each->size && each->address == (uintptr_t)address && each->process == getpid()) return true;
-    return false;
-}
-
 static _Thread_local char last_error[512] = "no error";
 
 void fpx_set_last_error(const char *text) {

@@ -234,6 +234,8 @@ extension EndToEnd.FieldSegmentTests {
         for _ in 0..<taken { try other.pool(0).release(.inspect) }
         other.detach()
         (held + more).close()
+        // A worker that has had no session since knows of nothing.
+        if misfortune == .cut { try nginx.reload() }
         let again = try nginx.openInspected(20, .stream)
         #expect(
             Field.row(

@@ -14,8 +14,6 @@ void fpx_unguard_memory(void *address);
 /* The same, with empty memory in its place, in the process that has guarded it: a child of a raw clone may have memory of its
  * own there. */
 void fpx_discard_memory(void *address);
-/* Whether it is there still: neither discarded nor taken away. */
-bool fpx_memory_is_there(const void *address);
 /* Sets the text that fpx_last_error returns to this thread (cut at 511 bytes). */
 void fpx_set_last_error(const char *text);
 /* Says why on standard error, and aborts. */
