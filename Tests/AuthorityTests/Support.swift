@@ -100,7 +100,8 @@ final class TestAuthority: Sendable {
         let answer = try await (store ?? self.store).lease(
             Question(
                 customerID: customer ?? self.customer.id!, unitID: unit, requestID: key, address: address,
-                proof: unitKey.map { UnitProof(key: $0, time: time ?? now) }, body: request, bytes: try ControlJSON.encoder().encode(request)))
+                proof: unitKey.map { UnitProof(key: $0, time: time ?? now) }, body: request,
+                bytes: try ControlJSON.encoder().encode(request)))
         return try await Reply(answer.status, answer.body, trusted)
     }
 
