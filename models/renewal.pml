@@ -1,8 +1,8 @@
-/* A licence that one unit renews, and its copy beside it (rule K3 of docs/decisions/0014). Each question has a name, under which the
- * authority gives its first answer again. Questions and answers may be lost, late and doubled; a unit may crash between any two of its
- * writes, and asks again: the open question under its name, or after an hour another one. A question says when it was sent: one that
- * was sent before another that is decided is late, and gets no answer. The authority's part is one transaction, so its crash is a lost
- * question or a lost answer.
+/* A licence that one unit renews, and its copy beside it (rule K3 of docs/decisions/0014). Each question has a name, under
+ * which the authority gives its first answer again. Questions and answers may be lost, late and doubled; a unit may crash between
+ * any two of its writes, and asks again: the open question under its name, or after an hour another one. A question says when it
+ * was sent: one that was sent before another that is decided is late, and gets no answer. The authority's part is one transaction,
+ * so its crash is a lost question or a lost answer.
  *
  *   -DNU=n       1: the unit alone; 2 (default): at any moment its disk is copied, and the copy starts
  *   -DKEYS=n     questions in all (default 5)     -DCRASHES=n  of units (default 2)
@@ -15,7 +15,7 @@
  *   -DMUT_LATE   the unit takes the answer to an earlier question
  *   -DMUT_SOON   the unit goes on with a lease before it is on its disk
  *
- * A unit without a copy is always renewed. Of two, once each was renewed twice, one at most is renewed any more.               */
+ * A unit without a copy is always renewed. Of two, once each was renewed twice, one at most is renewed any more.             */
 
 #ifndef NU
 #define NU 2

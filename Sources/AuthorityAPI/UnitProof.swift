@@ -3,8 +3,8 @@
 import Foundation
 import Licensing
 
-/// What `Fpx-Proof` says: `aud` the authority, `sub` the unit, `jti` the Idempotency-Key, `iat` when it is sent, `sha256` of the body,
-/// `key` the public half of the key that it is signed with.
+/// What `Fpx-Proof` says: `aud` the authority, `sub` the unit, `jti` the Idempotency-Key, `iat` when it is sent, `sha256` of
+/// the body, `key` the public half of the key that it is signed with.
 package struct UnitProof: Equatable, Sendable {
     /// The public half of the key that vouches. Whose that is the caller must know.
     package var key: String
@@ -47,7 +47,8 @@ package struct UnitProof: Equatable, Sendable {
             }
             let found = try await SignedToken.verify(Array(token.utf8), as: .proof, with: TrustedKeys(unit: key)).members
             guard case .integer(let time)? = found["iat"], Timestamp.range.contains(time) else {
-                throw .claim(name: "iat", found: found["iat"]?.description ?? "nothing", expected: "a time in seconds since 1970")
+                throw .claim(
+                    name: "iat", found: found["iat"]?.description ?? "nothing", expected: "a time in seconds since 1970")
             }
             let proof = UnitProof(key: key, time: time)
             let expected = proof.members(unitID: unitID, requestID: requestID, body: body)

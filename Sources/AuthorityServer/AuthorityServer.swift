@@ -120,7 +120,7 @@ package struct AuthorityServer: Service {
         router.add(middleware: gate)
         for route in routes {
             router.on(RouterPath(route.operation.path), method: route.operation.method) { [store, logger] request, context in
-                let question = try await gate.question(request, from: context.channel)
+                let question = try await gate.question(request, context)
                 let answer = try await route.handle(store, question)
                 logger.info(
                     "\(route.operation.id): status \(answer.status)",
@@ -174,6 +174,8 @@ package struct AuthorityServer: Service {
 struct ConnectionContext: RequestContext {
     var coreContext: CoreRequestContextStorage
     let channel: any Channel
+    /// Whose account key it bears; nil: nobody's.
+    var customerID: Int64?
 
     init(source: ApplicationRequestContextSource) {
         coreContext = CoreRequestContextStorage(source: source)
@@ -198,16 +200,20 @@ private struct Gate: RouterMiddleware {
         addresses = TokenBuckets(perMinute: configuration.ratePerAddress)
     }
 
-    /// Counts every request of an address, before anything else.
+    /// Counts every request of an address, before anything else. Each customer there has a count of its own: whoever guesses
+    /// keys at the same address keeps none of its units from asking.
     func handle(
         _ request: Request, context: ConnectionContext, next: (Request, ConnectionContext) async throws -> Response
     ) async throws -> Response {
         let address = context.channel.remoteAddress?.ipAddress ?? ""
-        try take(addresses, Address.source(address), "address \(address)")
+        var context = context
+        if let key = AccountKey.sent(in: request.headers) { context.customerID = try await store.customerID(ofAccountKey: key) }
+        let whose = context.customerID.map { " customer \($0)" } ?? ""
+        try take(addresses, Address.source(address) + whose, "address \(address)")
         return try await next(request, context)
     }
 
-    func question(_ request: Request, from channel: any Channel) async throws -> Question<Data> {
+    func question(_ request: Request, _ context: ConnectionContext) async throws -> Question<Data> {
         // Read first: what is left unread would be taken for the next request.
         let body = try await WebForm.body(of: request)
         if let (name, _) = request.uri.queryParameters.first {
@@ -224,11 +230,12 @@ private struct Gate: RouterMiddleware {
                     + "characters"
             )
         }
-        let customer = try await customerID(request.headers)
+        let customer = try customerID(request.headers, context)
         try take(accounts, String(customer), "customer \(customer)")
         return Question(
             customerID: customer, unitID: asker.unitID, requestID: asker.requestID,
-            address: channel.remoteAddress?.ipAddress ?? "", proof: try await proof(of: asker, request.headers, body), body: body,
+            address: context.channel.remoteAddress?.ipAddress ?? "", proof: try await proof(of: asker, request.headers, body),
+            body: body,
             bytes: body)
     }
 
@@ -243,18 +250,16 @@ private struct Gate: RouterMiddleware {
         }
     }
 
-    private func customerID(_ headers: HTTPFields) async throws -> Int64 {
+    private func customerID(_ headers: HTTPFields, _ context: ConnectionContext) throws -> Int64 {
         func refusal(_ message: String) -> WebRefusal {
             WebRefusal(
                 .unauthorized, code: AuthorityRefusal.unauthorized.rawValue, message: message,
                 headers: [.wwwAuthenticate: "Bearer"])
         }
-        guard let key = AccountKey.sent(in: headers) else {
+        guard AccountKey.sent(in: headers) != nil else {
             throw refusal("Authorization: found no account key, expected `Bearer KEY`")
         }
-        guard let customer = try await store.customerID(ofAccountKey: key) else {
-            throw refusal("unknown account key: check account-key-file")
-        }
+        guard let customer = context.customerID else { throw refusal("unknown account key: check account-key-file") }
         return customer
     }
 

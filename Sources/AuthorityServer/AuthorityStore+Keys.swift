@@ -73,8 +73,8 @@ extension AuthorityStore {
         }
     }
 
-    /// After a theft: a new key signs at once, and the stolen one is announced no longer. Answers that are kept go, as they announce it:
-    /// whoever asks again is answered anew.
+    /// After a theft: a new key signs at once, and the stolen one is announced no longer. Answers that are kept go, as they
+    /// announce it: whoever asks again is answered anew.
     /// - Throws: `absent`; `state` for a key that is retired already; `licensing`, `database`.
     package func replaceStolenKey(_ kid: String) async throws(AuthorityError) -> (new: KeyRow, offline: Int) {
         let now = now
@@ -94,7 +94,8 @@ extension AuthorityStore {
             try Ledger.append("key.stolen", stolen, by: self.user, at: now, in: database)
             // A key that was to sign later could else come before the new one, within this second.
             guard try Self.ring(database, now: now)?.signing == new else {
-                throw AuthorityError.state(what: "key \(new)", found: "another key that signs", expected: "this one; ask again in a second")
+                throw AuthorityError.state(
+                    what: "key \(new)", found: "another key that signs", expected: "this one; ask again in a second")
             }
             try database.execute(sql: "DELETE FROM answer")
             let offline = try Int.fetchOne(
@@ -140,7 +141,8 @@ extension AuthorityStore {
     }
 
     /// The public half of the pair in the folder.
-    /// - Parameter isThere: whether the pair must be there, or must not be there and is made; nil: it is made where there is none.
+    /// - Parameter isThere: whether the pair must be there, or must not be there and is made; nil: it is made where there is
+    ///   none.
     private func publicPEM(_ kid: String, isThere: Bool?) throws(AuthorityError) -> String {
         guard KeyFile.isID(kid) else {
             throw .invalid(

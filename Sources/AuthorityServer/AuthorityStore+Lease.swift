@@ -129,15 +129,12 @@ extension AuthorityStore {
         switch decision {
         case .again, .refused, .unproven: break
         case .cloned(let license, let message):
-            let before = try LicenseRow.fetchOne(database, key: license.id)
-            try license.update(database)
             // The same unit that asks each hour is one line in the ledger.
-            if before?.clonedBy != license.clonedBy {
-                try Ledger.append(
-                    "license.cloned", license, ["asked": .string(license.clonedBy), "found": .string(message)], by: who,
-                    at: now,
-                    in: database)
-            }
+            if try LicenseRow.fetchOne(database, key: license.id)?.clonedBy == license.clonedBy { return }
+            try license.update(database)
+            try Ledger.append(
+                "license.cloned", license, ["asked": .string(license.clonedBy), "found": .string(message)], by: who, at: now,
+                in: database)
         case .held(let license, let row), .otherKey(let license, let row):
             try hold(row, of: license, by: who, now: now, in: database)
         case .granted(let grant):
@@ -160,10 +157,9 @@ extension AuthorityStore {
         let pending = try HardwareRow.fetchOne(
             database, sql: "SELECT * FROM hardware_assignment WHERE license_id = ? AND state = 'held'", arguments: [license.id])
         if var pending {
-            let isKnown = pending.hardware == row.hardware && pending.reason == row.reason
+            if pending.hardware == row.hardware, pending.reason == row.reason { return }
             (pending.at, pending.hardware, pending.reason) = (row.at, row.hardware, row.reason)
             try pending.update(database)
-            if isKnown { return }
         } else {
             try row.insert(database)
         }
@@ -188,10 +184,12 @@ extension AuthorityStore {
         _ answer: StoredAnswer, to question: Question<Body>, _ digest: Data, now: Int, in database: Database
     ) throws {
         // Of a conflict the first answer stays.
-        try AnswerRow(
-            unitId: question.unitID, idempotencyKey: question.requestID, question: digest, status: answer.status,
-            body: answer.body, at: now
-        ).insert(database, onConflict: .ignore)
+        try database.execute(
+            sql: """
+                INSERT OR IGNORE INTO answer (unit_id, idempotency_key, question, status, body, at, mac)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ledger_mac(?1, ?2, ?3, ?4, ?5, ?6))
+                """,
+            arguments: [question.unitID, question.requestID, digest, answer.status, answer.body, now])
         try database.execute(sql: "DELETE FROM answer WHERE at < ?", arguments: [now - answerSeconds])
     }
 

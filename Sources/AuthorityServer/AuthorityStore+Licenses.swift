@@ -113,11 +113,14 @@ extension AuthorityStore {
             row.state = .approved
             try row.update(database)
             var license: LicenseRow = try Self.fetch(row.licenseId, "licence", database)
-            let machine = Hardware(row.hardware)
-            let stays = machine.addresses.isEmpty || machine.addresses.contains(license.address)
-            license.set(machine, address: stays ? license.address : machine.addresses.first ?? "")
-            license.unitKey = machine.unitKey
-            try license.update(database)
+            // Another unit on this hardware gets a licence of its own.
+            if row.hardware.unitId == nil {
+                let machine = Hardware(row.hardware)
+                let stays = machine.addresses.isEmpty || machine.addresses.contains(license.address)
+                license.set(machine, address: stays ? license.address : machine.addresses.first ?? "")
+                license.unitKey = machine.unitKey
+                try license.update(database)
+            }
             try Ledger.append(
                 "hardware.approved", license, ["changed": .string(row.reason)], by: self.user, at: now, in: database)
             return row

@@ -1,8 +1,8 @@
 // Restoring: a backup in the place of the database, and what the authority must know of it afterwards.
 //
-// A restored database does not know what was done after the backup. Units have licences of that time, which run on for as long as
-// a lease does, and their epochs are ahead. LeaseRule has the rules for them; they need to know when the backup was put in place,
-// so that is a row of its own, in the ledger as all others.
+// A restored database does not know what was done after the backup. Units have licences of that time, which run on for as
+// long as a lease does, and their epochs are ahead. LeaseRule has the rules for them; they need to know when the backup was
+// put in place, so that is a row of its own, in the ledger as all others.
 //
 // The copy is made beside the database, checked, brought up to date and marked, and put in place by a rename. A crash before
 // that leaves the database as it is; the next attempt overwrites `.restoring`.
@@ -38,6 +38,8 @@ extension AuthorityStore {
             let restoration = try await fill(
                 copy, from: backup, keysFolder: keysFolder, holdSeconds: holdSeconds, now: now)
             try await vacate(path)
+            // What was noted is of the database that goes.
+            try LedgerKey(folder: keysFolder, database: path).forgetHead()
             try StoredFile.putInPlace(copy, at: path)
             return restoration
         } catch {
@@ -55,7 +57,8 @@ extension AuthorityStore {
     ) async throws -> Restoration {
         var configuration = Configuration()
         configuration.readonly = true
-        let database = try DatabaseQueue(path: copy)
+        let key = LedgerKey(folder: keysFolder, database: copy)
+        let database = try DatabaseQueue(path: copy, configuration: key.configuration())
         try DatabaseQueue(path: backup, configuration: configuration).backup(to: database)
         guard try await database.read({ try $0.tableExists("ledger") }) else {
             throw AuthorityError.database(path: backup, found: "it is not a database of the authority")
@@ -63,9 +66,9 @@ extension AuthorityStore {
         if try await database.read(Migrations.migrator.hasBeenSuperseded) {
             throw AuthorityError.database(path: backup, found: "it was made by a later version")
         }
-        try Migrations.migrator.migrate(database)
+        try migrate(database, key)
         let restoration = try await database.write { database in
-            let before = try verifyAll(database, path: backup)
+            let before = try verifyAll(database, path: backup, key)
             let last = try Int.fetchOne(database, sql: "SELECT at FROM ledger ORDER BY seq DESC LIMIT 1")
             var row = RestorationRow(id: nil, at: now, backupAt: last ?? 0, holdsUntil: now + holdSeconds)
             try row.insert(database)

@@ -35,9 +35,9 @@ extension AuthorityStore {
             return AuthorityRefusal.noSubscription.answer(
                 "unit \(question.unitID): found no licence, expected one to report on")
         }
-        try UsageRow(
-            id: nil, licenseId: license.id, at: now, body: String(decoding: question.bytes, as: UTF8.self)
-        ).insert(database)
+        try database.execute(
+            sql: "INSERT INTO usage_report (license_id, at, body, mac) VALUES (?1, ?2, ?3, ledger_mac(?1, ?2, ?3))",
+            arguments: [license.id, now, String(decoding: question.bytes, as: UTF8.self)])
         try database.execute(
             sql: """
                 DELETE FROM usage_report WHERE license_id = ?1 AND id <=

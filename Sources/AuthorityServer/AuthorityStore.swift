@@ -34,6 +34,10 @@ package final class AuthorityStore: Sendable {
     package let reissues: Int
     /// Who acts where no unit does, for the ledger.
     let user = SystemUser.current
+    let ledgerKey: LedgerKey
+    /// When the ledger's head was noted last by this process; nil: never.
+    private let headNoted = Mutex<Int?>(nil)
+    static let headSeconds = 60
     let pool: DatabasePool
     private let clock: @Sendable () -> Date
     private let privateKeys = Mutex<[String: SigningKey]>([:])
@@ -50,6 +54,7 @@ package final class AuthorityStore: Sendable {
     ) throws(AuthorityError) {
         self.path = path
         self.keysFolder = keysFolder
+        ledgerKey = LedgerKey(folder: keysFolder, database: path)
         self.reissues = reissues
         self.clock = clock
         if access(path, F_OK) != 0 {
@@ -61,7 +66,7 @@ package final class AuthorityStore: Sendable {
             } catch { throw .licensing(error) }
         }
         do {
-            var configuration = Configuration()
+            var configuration = ledgerKey.configuration()
             configuration.label = "authority"
             configuration.busyMode = .timeout(30)
             pool = try DatabasePool(path: path, configuration: configuration)
@@ -70,7 +75,7 @@ package final class AuthorityStore: Sendable {
             if try pool.read(Migrations.migrator.hasBeenSuperseded) {
                 throw AuthorityError.database(path: path, found: "it was made by a later version")
             }
-            try Migrations.migrator.migrate(pool)
+            try Self.migrate(pool, ledgerKey)
         } catch { throw .of(error, database: path) }
     }
 
@@ -82,7 +87,36 @@ package final class AuthorityStore: Sendable {
     }
 
     func write<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws(AuthorityError) -> Value {
-        do { return try await pool.write(body) } catch { throw .of(error, database: path) }
+        do {
+            let value = try await pool.write(body)
+            await noteHead()
+            return value
+        } catch { throw .of(error, database: path) }
+    }
+
+    /// Brings the tables up to date. A database whose ledger has no key yet gets one.
+    static func migrate(_ database: some DatabaseWriter, _ key: LedgerKey) throws {
+        let applied = try database.read { try Migrations.migrator.appliedIdentifiers($0) }
+        if !applied.contains(Migrations.keyedLedger) { try key.make() }
+        try Migrations.migrator.migrate(database)
+    }
+
+    /// Once a minute, and after what a command has done. What cannot be noted, `ledger verify` tells by the age of what is.
+    private func noteHead() async {
+        let now = now
+        let isDue = headNoted.withLock { last in
+            if let last, abs(now - last) < Self.headSeconds { return false }
+            last = now
+            return true
+        }
+        guard isDue, let head = try? await pool.read(Self.head) else { return }
+        try? ledgerKey.note(.init(seq: head.seq, hash: head.hash, at: now))
+    }
+
+    private static func head(_ database: Database) throws -> (seq: Int, hash: String)? {
+        try Row.fetchOne(database, sql: "SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").map {
+            ($0["seq"], ($0["hash"] as Data).hexadecimal)
+        }
     }
 
     /// The private half of a key, read once.
@@ -95,9 +129,22 @@ package final class AuthorityStore: Sendable {
         } catch { throw .licensing(error) }
     }
 
-    /// Checks the ledger, and the tables against it.
-    /// - Throws: `ledger`, `database`.
-    package func verifyLedger() async throws(AuthorityError) -> LedgerSummary { try await read(Ledger.verify) }
+    /// Checks the file, the ledger, the tables against it, and that the entry which was noted last is there.
+    /// - Throws: `ledger`, `database`, `licensing` for the ledger's key.
+    package func verifyLedger() async throws(AuthorityError) -> LedgerSummary {
+        try await read { [path, ledgerKey] database in
+            var summary = try Self.verifyAll(database, path: path, ledgerKey)
+            guard let head = try ledgerKey.head() else { return summary }
+            let hash = try Data.fetchOne(database, sql: "SELECT hash FROM ledger WHERE seq = ?", arguments: [head.seq])
+            if hash?.hexadecimal != head.hash {
+                throw AuthorityError.ledger(
+                    row: "ledger", found: "\(summary.entries) entries\(hash == nil ? "" : ", with another entry \(head.seq)")",
+                    expected: "entry \(head.seq) as it was noted at \(Timestamp.text(head.at))")
+            }
+            (summary.notedEntry, summary.notedAt) = (head.seq, head.at)
+            return summary
+        }
+    }
 
     /// The ledger's entries, oldest first.
     /// - Parameters:
@@ -118,11 +165,11 @@ package final class AuthorityStore: Sendable {
     package func backup(to file: String) async throws(AuthorityError) -> LedgerSummary {
         do { try StoredFile.create([], at: file, mode: 0o600) } catch { throw .licensing(error) }
         do {
-            let copy = try DatabaseQueue(path: file)
+            let copy = try DatabaseQueue(path: file, configuration: ledgerKey.configuration())
             try pool.backup(to: copy)
             // One file, without a log beside it.
             try await copy.writeWithoutTransaction { try $0.execute(sql: "PRAGMA journal_mode = DELETE") }
-            return try await copy.read { try Self.verifyAll($0, path: file) }
+            return try await copy.read { [ledgerKey] in try Self.verifyAll($0, path: file, ledgerKey) }
         } catch {
             // Half a copy would be taken for one.
             for suffix in ["", "-journal", "-wal", "-shm"] { unlink(file + suffix) }
@@ -130,10 +177,37 @@ package final class AuthorityStore: Sendable {
         }
     }
 
-    /// Checks that the file is whole, and the ledger in it.
-    static func verifyAll(_ database: Database, path: String) throws -> LedgerSummary {
+    /// Checks that the file is whole, the ledger in it and the tables by it, and that these are the tables of this version.
+    static func verifyAll(_ database: Database, path: String, _ key: LedgerKey) throws -> LedgerSummary {
         let damage = try String.fetchAll(database, sql: "PRAGMA integrity_check")
         if damage != ["ok"] { throw AuthorityError.database(path: path, found: damage.joined(separator: "; ")) }
-        return try Ledger.verify(database)
+        if let row = try Row.fetchOne(database, sql: "PRAGMA foreign_key_check") {
+            throw AuthorityError.database(path: path, found: "a row of \(row[0] as String) that belongs to none")
+        }
+        let summary = try Ledger.verify(database)
+        let expected = try DatabaseQueue(configuration: key.configuration())
+        try Migrations.migrator.migrate(expected)
+        for query in [
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 2",
+            "SELECT identifier FROM grdb_migrations ORDER BY 1",
+        ] {
+            let (found, right) = (
+                try Row.fetchAll(database, sql: query), try expected.read { try Row.fetchAll($0, sql: query) }
+            )
+            if found != right {
+                let other = Set(found).symmetricDifference(right).map(\.description).min() ?? "another order"
+                throw AuthorityError.database(path: path, found: "tables that are not those of this version: \(other)")
+            }
+        }
+        // Ids are given once: a number that went back would give one again.
+        for (table, last) in try Row.fetchAll(database, sql: "SELECT name, seq FROM sqlite_sequence").map({
+            ($0["name"] as String, $0["seq"] as Int)
+        }) {
+            let found = try Int.fetchOne(database, sql: "SELECT max(id) FROM \(table.quotedDatabaseIdentifier)") ?? 0
+            if found != last {
+                throw AuthorityError.ledger(row: table, found: "\(found) as its last id", expected: "\(last)")
+            }
+        }
+        return summary
     }
 }

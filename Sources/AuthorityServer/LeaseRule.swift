@@ -27,6 +27,12 @@ struct LeaseRule {
     let reissues: Int
 
     private var machine: Hardware { Hardware(question.body.hardware) }
+    /// Who asks says another part of the question.
+    private var report: HardwareReport {
+        var report = question.body.hardware
+        report.unitId = nil
+        return report
+    }
 
     /// A question that does not come from the unit that it names; nil: it may.
     ///
@@ -44,20 +50,23 @@ struct LeaseRule {
         return .otherKey(
             license,
             HardwareRow(
-                id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .held,
+                id: nil, licenseId: license.id, at: now, hardware: report, state: .held,
                 reason: "unit_key \(license.unitKey) -> \(key)"))
     }
 
-    /// A question that comes late, after the unit has gone on with another one, must not decide anything: nobody waits for its answer.
+    /// A question that comes late, after the unit has gone on with another one, must not decide anything: nobody waits for
+    /// its answer.
     private func lateness(_ license: LicenseRow?) -> String? {
         guard let proof = question.proof else { return nil }
         if abs(proof.time - now) > ClockWitness.toleranceSeconds {
-            return "found \(Timestamp.text(proof.time)), expected at most \(ClockWitness.toleranceSeconds) seconds between it and "
+            return
+                "found \(Timestamp.text(proof.time)), expected at most \(ClockWitness.toleranceSeconds) seconds between it and "
                 + Timestamp.text(now)
         }
         guard let license, license.unitKey == proof.key, proof.time < license.askedAt else { return nil }
-        return "found \(Timestamp.text(proof.time)), expected no earlier time than \(Timestamp.text(license.askedAt)), when this unit "
-            + "asked last"
+        return
+            "found \(Timestamp.text(proof.time)), expected no earlier time than \(Timestamp.text(license.askedAt)), when this "
+            + "unit asked last"
     }
 
     func decide() throws -> LeaseDecision {
@@ -91,9 +100,9 @@ struct LeaseRule {
         question.body.licenseId == license.id ? question.body.epoch ?? 0 : 0
     }
 
-    /// A unit holds the epoch that it held when it asked last, or the one that was given since, whose answer may have been lost. Who
-    /// holds another one is a second process with the same licence, from a copy or an old backup: both went on from one epoch, and
-    /// the other one was given what came since.
+    /// A unit holds the epoch that it held when it asked last, or the one that was given since, whose answer may have been
+    /// lost. Who holds another one is a second process with the same licence, from a copy or an old backup: both went on from
+    /// one epoch, and the other one was given what came since.
     ///
     /// An epoch ahead of the row is one of before a restoration of the database.
     private func clone(of license: LicenseRow) -> LeaseDecision? {
@@ -140,6 +149,7 @@ struct LeaseRule {
                 "the authority was restored from a backup on \(Timestamp.text(restoration.at)): a unit without a licence gets "
                     + "its first one from \(Timestamp.text(restoration.holdsUntil)) on")
         }
+        if let held = try successor() { return held }
         guard let subscription = try paid.first(where: { try $0.freeUnits(database) > 0 }) else {
             return .refused(
                 .noSubscription,
@@ -151,10 +161,36 @@ struct LeaseRule {
             address: machine.addresses.first ?? "", unitKey: question.unitKey ?? "", heldEpoch: lost?.epoch ?? 0,
             askedAt: question.proof?.time ?? 0)
         let assignment = HardwareRow(
-            id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .first, reason: "")
+            id: nil, licenseId: license.id, at: now, hardware: report, state: .first, reason: "")
         return try grant(
             lost == nil ? "license.issued" : "license.taken_up_again", license, subscription, assignment: assignment,
             reissuesLeft: reissuesLeft(license.id), isNew: true)
+    }
+
+    /// A new unit on hardware that a suspended or cloned one of this customer holds may be that very one, which has put its
+    /// id away. A person says whether it is another.
+    private func successor() throws -> LeaseDecision? {
+        let before = try LicenseRow.fetchAll(
+            database,
+            sql: """
+                SELECT license.* FROM license JOIN subscription ON subscription.id = subscription_id
+                WHERE customer_id = ? AND (state = 'suspended' OR state = 'active' AND cloned_at IS NOT NULL)
+                AND cpu_model = ? AND logical_cpus_number = ? AND total_memory_size = ? ORDER BY license.rowid
+                """,
+            arguments: [question.customerID, machine.cpuModel, machine.logicalCPUsNumber, machine.totalMemorySize])
+        guard let license = before.first else { return nil }
+        for license in before {
+            let approved = try HardwareRow.fetchAll(
+                database, sql: "SELECT * FROM hardware_assignment WHERE license_id = ? AND state = 'approved'",
+                arguments: [license.id])
+            if approved.contains(where: { $0.hardware.unitId == question.unitID }) { return nil }
+        }
+        var row = HardwareRow(
+            id: nil, licenseId: license.id, at: now, hardware: report, state: .held,
+            reason: "unit_id \(license.unitId) -> \(question.unitID), and that one is "
+                + (license.state == .suspended ? "suspended" : "cloned"))
+        row.hardware.unitId = question.unitID
+        return .held(license, row)
     }
 
     /// The licence that the unit names, where it is unknown here because a backup was restored that is older.
@@ -171,8 +207,8 @@ struct LeaseRule {
         let left = try reissuesLeft(license.id)
         var changes = HardwareBinding.usual(license.machine, .automatic).mismatches(with: machine)
         let isSameMachine = changes.isEmpty
-        // A unit that had no address has one now. One that tells of none has moved as well: it has come from somewhere, if not from
-        // this very host.
+        // A unit that had no address has one now. One that tells of none has moved as well: it has come from somewhere, if
+        // not from this very host.
         let hasMoved =
             !license.address.isEmpty && !machine.addresses.contains(license.address)
             && !(machine.addresses.isEmpty && Address.isLoopback(question.address))
@@ -181,7 +217,7 @@ struct LeaseRule {
                 HardwareMismatch(part: .addressIPv4, licensed: license.address, found: machine.addresses.first ?? "none"))
         }
         var row = HardwareRow(
-            id: nil, licenseId: license.id, at: now, hardware: question.body.hardware, state: .accepted,
+            id: nil, licenseId: license.id, at: now, hardware: report, state: .accepted,
             reason: changes.map(\.description).joined(separator: "; "))
         if hasMoved || !isSameMachine && left == 0 {
             row.state = .held
@@ -251,8 +287,8 @@ extension Grant {
 }
 
 extension HardwareBinding {
-    /// Bound to CPU model and CPU count; offline, to memory and the unit's id too, since nobody asks for it again before it ends.
-    /// An empty text binds to nothing, and would fit every unit that has none either: some kernels name no CPU model.
+    /// Bound to CPU model and CPU count; offline, to memory and the unit's id too, since nobody asks for it again before it
+    /// ends. An empty text binds to nothing, and would fit every unit that has none either: some kernels name no CPU model.
     package static func usual(_ machine: Hardware, _ issuerType: IssuerType) -> HardwareBinding {
         var binds: Set<HardwarePart> = [.cpuModel, .logicalCPUsNumber]
         if issuerType == .offline { binds.formUnion([.totalMemorySize, .unitID]) }

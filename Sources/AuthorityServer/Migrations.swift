@@ -1,6 +1,8 @@
 // The tables. A migration that was in a release is never changed: a later one is added.
 
+import Foundation
 import GRDB
+import Licensing
 
 enum Migrations {
     static var migrator: DatabaseMigrator {
@@ -12,8 +14,23 @@ enum Migrations {
         migrator.registerMigration("3 keys of units") { database in
             for statement in unitKeys { try database.execute(sql: statement) }
         }
+        migrator.registerMigration(keyedLedger) { database in
+            for statement in rowsWithMAC { try database.execute(sql: statement) }
+            try Ledger.takeIn(by: SystemUser.current, at: Timestamp.seconds(Date()), in: database)
+        }
         return migrator
     }
+
+    /// Rows are told of as the types of today read them: who adds a column later gives it to them in a migration before this
+    /// one.
+    static let keyedLedger = "4 the ledger's key"
+
+    private static let rowsWithMAC = [
+        "ALTER TABLE answer ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
+        "UPDATE answer SET mac = ledger_mac(unit_id, idempotency_key, question, status, body, at)",
+        "ALTER TABLE usage_report ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
+        "UPDATE usage_report SET mac = ledger_mac(license_id, at, body)",
+    ]
 
     private static let unitKeys = [
         "ALTER TABLE license ADD COLUMN unit_key TEXT NOT NULL DEFAULT ''",

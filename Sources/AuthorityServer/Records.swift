@@ -84,7 +84,8 @@ package struct LicenseRow: TableRow {
     package var addressIpv4: String
     /// The public half of the unit's key; empty: it has told none yet.
     package var unitKey = ""
-    /// The epoch that the unit said it holds, last: it holds this one or the one that was given since. -1: whatever it says next.
+    /// The epoch that the unit said it holds, last: it holds this one or the one that was given since. -1: whatever it says
+    /// next.
     package var heldEpoch = 0
     /// When the unit sent the question that was decided last, by its own clock: what it sent before comes late.
     package var askedAt = 0

@@ -59,8 +59,8 @@ private let questionHeaders = [
     APIOperation.Parameter(
         name: AuthorityHeader.proof, place: .header, isRequired: false,
         summary:
-            "A token (JWS, EdDSA, typ fpx-proof+jwt) by the unit's key: aud fpx-authority, sub the unit, jti the Idempotency-Key, "
-            + "iat the time within five minutes of the authority's, "
+            "A token (JWS, EdDSA, typ fpx-proof+jwt) by the unit's key: aud fpx-authority, sub the unit, jti the "
+            + "Idempotency-Key, iat the time within five minutes of the authority's, "
             + "sha256 of the body in hexadecimal, key the public half in base64url. A licence that is asked with one wants one by the "
             + "same key from then on"),
 ]

@@ -38,7 +38,8 @@ public enum ControlJSON {
 /// The body of every answer that is not 2xx.
 public struct APIError: Codable, Equatable, Sendable {
     public struct Detail: Codable, Equatable, Sendable {
-        /// A word for programs: `not_found`, `bad_request`, `invalid_value`, `forbidden`, `too_large`, `timeout`, `internal` ...
+        /// A word for programs: `not_found`, `bad_request`, `invalid_value`, `forbidden`, `too_large`, `timeout`, `internal`
+        /// ...
         public var code: String
         /// A sentence for people: what was found, what was expected.
         public var message: String

@@ -1,7 +1,8 @@
 // LicenseClient: asks the authority, and believes nothing that the authority has not signed for this very question and unit.
 //
-// Each question has a connection of its own: they are hours apart, and what the operator changes in files counts at the next one. TLS
-// tells that it is the authority's host; the seal tells that it is the authority, whatever terminates TLS on the way.
+// Each question has a connection of its own: they are hours apart, and what the operator changes in files counts at the next
+// one. TLS tells that it is the authority's host; the seal tells that it is the authority, whatever terminates TLS on the
+// way.
 
 import AsyncHTTPClient
 import AuthorityAPI
@@ -96,7 +97,8 @@ package struct LicenseClient: Sendable {
         var request = try request(path, body: body, id: id)
         if let unitKey {
             do {
-                let proof = try await UnitProof.sign(unitID: unitID, requestID: id, body: body, at: Timestamp.seconds(clock()), with: unitKey)
+                let proof = try await UnitProof.sign(
+                    unitID: unitID, requestID: id, body: body, at: Timestamp.seconds(clock()), with: unitKey)
                 request.headers.add(name: AuthorityHeader.proof, value: proof)
             } catch { throw .license(error) }
         }
@@ -114,7 +116,8 @@ package struct LicenseClient: Sendable {
         guard abs(time - now) <= ClockWitness.toleranceSeconds else { throw .clock(authority: time, unit: now) }
         let retryAfter = head.headers.first(name: "Retry-After").flatMap { Int($0) }
         return Answer(
-            status: status, body: body, time: time, keyID: keyID, retryAfter: retryAfter.map { min(max($0, 1), Self.retryAfterMax) })
+            status: status, body: body, time: time, keyID: keyID,
+            retryAfter: retryAfter.map { min(max($0, 1), Self.retryAfterMax) })
     }
 
     /// Sends a usage report.

@@ -10,9 +10,9 @@
 //     the keeper commits                  as before
 //     the outcome is written down         done
 //
-// Every file is put in place as one step (StoredFile), and nothing is written before all is checked. So a refusal, a forged answer or
-// a crash leaves the licence in force as it is. Keys go before the lease is judged: whoever has a stolen one must not keep it by a lease
-// that is refused.
+// Every file is put in place as one step (StoredFile), and nothing is written before all is checked. So a refusal, a forged
+// answer or a crash leaves the licence in force as it is. Keys go before the lease is judged: whoever has a stolen one must
+// not keep it by a lease that is refused.
 
 import AuthorityAPI
 import ControlAPI
@@ -204,8 +204,8 @@ package actor LicenseRenewal {
 
     /// The question that is open where it is still the same, else a new one, written down before it is asked.
     private func openQuestion(_ held: License?) throws(LicenseClientError) -> AuthorityRecord.Question {
-        // The authority's licence, whatever lies in the file now: lost, put back from an old backup, or another one by hand. Its latest
-        // epoch that was in force here, or is in hand, is the one that this unit holds.
+        // The authority's licence, whatever lies in the file now: lost, put back from an old backup, or another one by hand.
+        // Its latest epoch that was in force here, or is in hand, is the one that this unit holds.
         let record = keeper.record
         let id = record.leaseID ?? held?.claims.licenseID
         let epochs = [

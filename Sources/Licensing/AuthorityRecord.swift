@@ -1,8 +1,9 @@
-// What a unit remembers of its authority: when it last heard of it, what was refused, which question is open, and the latest epoch of
-// each licence that was in force here.
+// What a unit remembers of its authority: when it last heard of it, what was refused, which question is open, and the latest
+// epoch of each licence that was in force here.
 //
-// A damaged file falls back to the one before it, and then to nothing. That stops nobody and frees a suspended unit at most until its
-// next question, which it asks at its next start. Of the epochs the last good copy and the one before it remain then.
+// A damaged file falls back to the one before it, and then to nothing. That stops nobody and frees a suspended unit at most
+// until its next question, which it asks at its next start. Of the epochs the last good copy and the one before it remain
+// then.
 
 import Foundation
 
@@ -55,8 +56,8 @@ package struct AuthorityRecord: Equatable, Sendable {
         package var end: Int
     }
 
-    /// How many renewals can lie between an epoch that was in force here and the next one: years of daily ones. Further ahead is a number
-    /// that somebody has made up, after which the authority's own would count as older.
+    /// How many renewals can lie between an epoch that was in force here and the next one: years of daily ones. Further ahead
+    /// is a number that somebody has made up, after which the authority's own would count as older.
     static let epochStepMax = 1000
     /// So many licences may be in force here that are not over yet.
     static let epochsMax = 256
@@ -76,11 +77,13 @@ package struct AuthorityRecord: Equatable, Sendable {
 
     package init() {}
 
-    /// Whether a licence was in force here, or an authority has answered: then this unit is none that tries fpx for the first time.
+    /// Whether a licence was in force here, or an authority has answered: then this unit is none that tries fpx for the first
+    /// time.
     package var isOfALicensedUnit: Bool { lastContact > 0 || refusal != nil || !epochs.isEmpty }
 
     /// Remembers that a licence is in force. Where `epochsMax` are remembered one that is over goes, the one that ended first.
-    /// - Throws: `claim` where none of them is over, or for an epoch that no renewals explain; `superseded` where a later one was in
+    /// - Throws: `claim` where none of them is over, or for an epoch that no renewals explain; `superseded` where a later one
+    ///   was in
     ///   force.
     package mutating func note(_ claims: LicenseClaims, now: Int) throws(LicensingError) {
         let known = epochs[claims.licenseID]
@@ -89,7 +92,8 @@ package struct AuthorityRecord: Equatable, Sendable {
         }
         if let known, claims.issuerType == .automatic, claims.epoch > known.number + Self.epochStepMax {
             throw .claim(
-                name: "epoch", found: "\(claims.epoch) after \(known.number) of licence \(claims.licenseID), more than renewals explain",
+                name: "epoch",
+                found: "\(claims.epoch) after \(known.number) of licence \(claims.licenseID), more than renewals explain",
                 expected: "at most \(known.number + Self.epochStepMax)")
         }
         if known == nil, epochs.count >= Self.epochsMax {

@@ -1,6 +1,6 @@
-// Keys are Ed25519 in PEM, as openssl writes them: `PUBLIC KEY` (SubjectPublicKeyInfo) in KID.pem, `PRIVATE KEY` (PKCS 8) in KID.key.
-// The id of a key, `kid` in tokens, is the name of its file without the extension. A key file has one block of PEM, and may have any
-// text around it.
+// Keys are Ed25519 in PEM, as openssl writes them: `PUBLIC KEY` (SubjectPublicKeyInfo) in KID.pem, `PRIVATE KEY` (PKCS 8) in
+// KID.key. The id of a key, `kid` in tokens, is the name of its file without the extension. A key file has one block of PEM,
+// and may have any text around it.
 
 import Basics
 import Foundation
@@ -11,8 +11,8 @@ package struct TrustedKeys: Sendable {
     private var keys: [String: EdDSA.PublicKey] = [:]
     /// Of those that an authority announced: who vouches for them.
     private var vouchers: [String: [Voucher]] = [:]
-    /// What was not taken, and why: `system`, `tooLarge`, or `key` for a path that is not there, a file that is no public key, or an
-    /// id that an earlier file has. One bad file must not stop a unit whose licence another key has signed.
+    /// What was not taken, and why: `system`, `tooLarge`, or `key` for a path that is not there, a file that is no public
+    /// key, or an id that an earlier file has. One bad file must not stop a unit whose licence another key has signed.
     package private(set) var trouble: [LicensingError] = []
 
     /// Reads keys: each path is a key file, or a folder of which every `*.pem` is one.
@@ -46,7 +46,8 @@ package struct TrustedKeys: Sendable {
                 let key = try LearnedKeys.read(path)
                 guard let root = key.vouchers.first, operators[root.id]?.text == root.key else {
                     throw .key(
-                        path: path, found: "a key that \(key.vouchers[0].id) vouched for, which is not among the trusted keys any more",
+                        path: path,
+                        found: "a key that \(key.vouchers[0].id) vouched for, which is not among the trusted keys any more",
                         expected: "one that a trusted key vouches for")
                 }
                 keys[id] = key.publicKey
@@ -164,9 +165,9 @@ package enum KeyFile {
         return key
     }
 
-    /// Under a point whose order divides 8 anybody can make signatures that verify. These are the five y that such points have, and
-    /// the two of them that can be written in a second way; the last bit is the sign of x.
-    /// Source: RFC 8032, 5.1, for the curve; the points are the multiples of L P of any point P.
+    /// Under a point whose order divides 8 anybody can make signatures that verify. These are the five y that such points
+    /// have, and the two of them that can be written in a second way; the last bit is the sign of x. Source: RFC 8032, 5.1,
+    /// for the curve; the points are the multiples of L P of any point P.
     private static let weakKeys: Set<String> = [
         "0000000000000000000000000000000000000000000000000000000000000000",
         "0100000000000000000000000000000000000000000000000000000000000000",

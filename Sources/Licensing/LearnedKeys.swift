@@ -1,10 +1,10 @@
 // Keys that an authority announced. Each lies in the state folder with those who vouched for it:
 //
-//     vouched for by KID KEY          a line for each, beginning with a key of the operator's; KEY is its public half in base64url
+//     vouched for by KID KEY          a line for each, the operator's first; KEY is its public half in base64url
 //     -----BEGIN PUBLIC KEY----- ...
 //
-// It counts as long as that key of the operator's is there, the very key and not only its name, and goes with any of those in between
-// that is taken away as stolen. So trust comes from the operator's folder alone.
+// It counts as long as that key of the operator's is there, the very key and not only its name, and goes with any of those in
+// between that is taken away as stolen. So trust comes from the operator's folder alone.
 
 import Basics
 import Foundation
@@ -67,7 +67,8 @@ package struct LearnedKeys: Sendable {
     package func forget(but announced: TrustedKeys) throws(LicensingError) {
         for name in names {
             let known = try? Self.read("\(folder)/\(name)")
-            let isAnnounced = name.hasSuffix(".pem") && announced[KeyFile.id(of: name)].map { $0.text == known?.publicKey.text } == true
+            let isAnnounced =
+                name.hasSuffix(".pem") && announced[KeyFile.id(of: name)].map { $0.text == known?.publicKey.text } == true
             if !isAnnounced { try StoredFile.remove("\(folder)/\(name)") }
         }
     }

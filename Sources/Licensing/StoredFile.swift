@@ -7,8 +7,8 @@
 //     NAME            rename of NAME.tmp
 //     folder          fsync, so that the names survive too
 //
-// A crash leaves at most a `.tmp` behind; nobody reads it, and the next write overwrites it. One process writes in a folder: the
-// daemon that owns the state folder.
+// A crash leaves at most a `.tmp` behind; nobody reads it, and the next write overwrites it. One process writes in a folder:
+// the daemon that owns the state folder.
 
 import Basics
 import Foundation

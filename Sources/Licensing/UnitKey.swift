@@ -1,7 +1,7 @@
 // The unit's own key: what a licence is bound to that nobody can read off the machine and nobody else can sign with.
 //
-// It lies in the state folder and never leaves it. Its public half is what a licence names (`cnf`, RFC 7800), written as the `x` of
-// a JSON Web Key (RFC 8037).
+// It lies in the state folder and never leaves it. Its public half is what a licence names (`cnf`, RFC 7800), written as the
+// `x` of a JSON Web Key (RFC 8037).
 
 import Basics
 import Foundation

@@ -59,11 +59,11 @@ extension Keys {
         static let configuration = CommandConfiguration(
             abstract: "After the theft of a key: makes a new one that signs at once, and retires that one.",
             discussion: """
-                Units that trust the stolen key alone get no lease until their operator has given them the new one; the leases in \
-                hand run on. What to do there is printed.
+                Units that trust the stolen key alone get no lease until their operator has given them the new one; the \
+                leases in hand run on. What to do there is printed.
                 """)
 
-        @OptionGroup var files: DatabaseAndKeys
+        @OptionGroup var files: DatabaseFile
         @Argument(help: ArgumentHelp("The key that was stolen.", valueName: "kid"))
         var kid: String
 
@@ -91,7 +91,7 @@ extension Keys {
                 longer than units are ever out of touch leaves none behind. The very first key signs at once.
                 """)
 
-        @OptionGroup var files: DatabaseAndKeys
+        @OptionGroup var files: DatabaseFile
         @Option(help: ArgumentHelp("How long the key that signs now goes on signing.", valueName: "n"))
         var overlapDays = 30
         @Option(
@@ -124,7 +124,7 @@ extension Keys {
                 believe, until KID.pem is taken from their folder of trusted keys.
                 """)
 
-        @OptionGroup var files: DatabaseAndKeys
+        @OptionGroup var files: DatabaseFile
         @Argument(help: ArgumentHelp("The key id.", valueName: "kid"))
         var kid: String
 
@@ -137,7 +137,7 @@ extension Keys {
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Lists the authority's keys.")
 
-        @OptionGroup var files: DatabaseAndKeys
+        @OptionGroup var files: DatabaseFile
         @OptionGroup var form: ListForm
 
         func run() async throws {

@@ -13,7 +13,7 @@ struct Offline: AsyncParsableCommand {
             is refused. Asked again for the same unit, it gives the next epoch.
             """)
 
-    @OptionGroup var files: DatabaseAndKeys
+    @OptionGroup var files: DatabaseFile
     @Argument(help: ArgumentHelp("The unit's hardware data.", valueName: "file"))
     var file: String
     @Option(help: ArgumentHelp("An annual subscription.", valueName: "id"))

@@ -9,22 +9,15 @@ struct DatabaseFile: ParsableArguments {
     @Option(help: ArgumentHelp("The authority's database.", valueName: "file"))
     var database = "/var/lib/fpx-authority/authority.db"
 
-    func open(creates: Bool = false) throws(AuthorityError) -> AuthorityStore {
-        try AuthorityStore(path: database, keysFolder: "", creates: creates)
-    }
-}
-
-struct DatabaseAndKeys: ParsableArguments {
-    @OptionGroup var file: DatabaseFile
     @Option(help: ArgumentHelp("The folder of KID.key and KID.pem (default: keys, beside the database).", valueName: "folder"))
     var keys: String?
 
     var keysFolder: String {
-        keys ?? ((file.database as NSString).deletingLastPathComponent as NSString).appendingPathComponent("keys")
+        keys ?? ((database as NSString).deletingLastPathComponent as NSString).appendingPathComponent("keys")
     }
 
     func open(creates: Bool = false, reissues: Int = 3) throws(AuthorityError) -> AuthorityStore {
-        try AuthorityStore(path: file.database, keysFolder: keysFolder, reissues: reissues, creates: creates)
+        try AuthorityStore(path: database, keysFolder: keysFolder, reissues: reissues, creates: creates)
     }
 }
 

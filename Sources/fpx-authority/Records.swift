@@ -101,6 +101,8 @@ struct LedgerCommand: AsyncParsableCommand {
         func run() async throws {
             let summary = try await database.open().verifyLedger()
             print("ledger verifies: \(summary.entries) entries, last hash \(summary.head)")
+            let noted = summary.notedEntry.map { "entry \($0) at \(Timestamp.text(summary.notedAt ?? 0))" } ?? "none"
+            print("noted last beside the keys: \(noted)")
         }
     }
 
@@ -180,7 +182,7 @@ struct Restore: AsyncParsableCommand {
             file: changes --hold-days of the last restoration.
             """)
 
-    @OptionGroup var files: DatabaseAndKeys
+    @OptionGroup var files: DatabaseFile
     @Option(
         help: ArgumentHelp(
             "For how many days no unit gets a first licence; 0: where none was licensed since the backup (default: 14, the "
@@ -202,7 +204,7 @@ struct Restore: AsyncParsableCommand {
             let row = try await files.open().hold(seconds: hold)
             return print(Self.end(of: row))
         }
-        let path = files.file.database
+        let path = files.database
         let hasPrevious = access(path, F_OK) == 0
         let now = Timestamp.seconds(Date())
         let restored = try await AuthorityStore.restore(

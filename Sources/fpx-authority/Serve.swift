@@ -17,7 +17,7 @@ struct Serve: AsyncParsableCommand {
             from the next connection on. On stderr: `ready: ` and where it listens.
             """)
 
-    @OptionGroup var files: DatabaseAndKeys
+    @OptionGroup var files: DatabaseFile
     @Option(help: ArgumentHelp("Where to listen.", valueName: "host:port"))
     var listen = "0.0.0.0:8443"
     @Option(help: ArgumentHelp("The server's certificate and those above it, in PEM.", valueName: "file"))

@@ -116,7 +116,8 @@ struct LicenseService: Service {
 
     private func report(to authority: Authority) async {
         daemon.logger.debug("\(UsageCensus.source)")
-        // The first one when figures of a minute are there; then hourly, and units that started together do not report together.
+        // The first one when figures of a minute are there; then hourly, and units that started together do not report
+        // together.
         var next = ContinuousClock.now + .seconds(Int.random(in: 60...660))
         while !Task.isCancelled {
             try? await Task.sleep(for: min(Self.lookedEvery, next - .now))
@@ -146,7 +147,8 @@ extension Daemon {
         }
     }
 
-    /// After the theft of one of the authority's keys. Each step may be done again: who gives the command again goes on where it stopped.
+    /// After the theft of one of the authority's keys. Each step may be done again: who gives the command again goes on where
+    /// it stopped.
     func replaceStolenKey(_ replacement: KeyReplacement) async throws(ControlFailure) -> RenewalReport {
         guard let authority else { throw noAuthority }
         let (old, new) = (replacement.stolen, replacement.kid)
@@ -155,7 +157,9 @@ extension Daemon {
             return RenewalReport(renewed: false, reason: reason, license: licenseSummary)
         }
         var keys = TrustedKeys(paths: [])
-        do { try keys.add(id: new, pem: replacement.pem) } catch { throw ControlFailure(.invalidValue, "the new key: \(error)") }
+        do { try keys.add(id: new, pem: replacement.pem) } catch {
+            throw ControlFailure(.invalidValue, "the new key: \(error)")
+        }
         let known = keeper.trustedKeys()
         guard let stolen = known.vouchers(by: old).last else {
             throw ControlFailure(
@@ -175,12 +179,14 @@ extension Daemon {
         }
         if LearnedKeys(folder: keeper.configuration.learnedKeys).holds(stolen) {
             return refuse(
-                "key \(old) still counts, as the authority announces it: there, `fpx-authority keys replace-stolen \(old)`, then give "
-                    + "this command again")
+                "key \(old) still counts, as the authority announces it: there, `fpx-authority keys replace-stolen \(old)`, "
+                    + "then give this command again")
         }
         do { try keeper.distrust(stolen) } catch { return refuse("renewed by \(new), but key \(old) still counts: \(error)") }
         await judgeLicenseAnew()
-        events.note(.warning, .license, "Key \(old) was stolen: \(new) is in its place, and nothing that it vouched for counts any more")
+        events.note(
+            .warning, .license, "Key \(old) was stolen: \(new) is in its place, and nothing that it vouched for counts any more"
+        )
         return RenewalReport(renewed: true, reason: nil, license: licenseSummary)
     }
 

@@ -122,6 +122,47 @@ import Testing
             Field.row("licence.2", "a question of a time that is to come", expected: "unauthorized", found: said(early)))
     }
 
+    /// A suspended unit that has lost its id, by accident or not.
+    @Test func aNewUnitOnTheHardwareOfASuspendedOne() async throws {
+        let authority = try await TestAuthority()
+        try await authority.subscribe(units: 5)
+        let other = try await authority.store.addCustomer(name: "Other").customer.id!
+        try await authority.subscribe(units: 5, customer: other)
+        let (old, new, next) = (newID(), newID(), newID())
+        let id = try #require(try await authority.ask(old, by: own).claims).licenseID
+        // An active one holds nobody up: hosts of one model are many.
+        #expect(try await authority.ask(newID(), by: foreign).status == 200)
+        _ = try await authority.store.suspend(id, reason: "unpaid")
+        for _ in 1...2 {
+            let held = try await authority.ask(new, by: foreign)
+            #expect(
+                Field.row(
+                    "licence.3", "a new unit id on the hardware of a suspended unit", expected: "held",
+                    found: held.claims == nil ? said(held) : "licensed"))
+            #expect(held.error?.message.hasPrefix("unit_id \(old) -> \(new), and that one is suspended: waits") == true)
+        }
+        let elsewhere = [
+            try await authority.ask(newID(), machine.with { $0.totalMemorySize += 1 }, by: foreign),
+            try await authority.ask(newID(), customer: other, by: foreign),
+        ]
+        #expect(
+            Field.row(
+                "licence.3", "on other hardware, and another customer's", expected: "epoch 1, epoch 1",
+                found: elsewhere.map(said).joined(separator: ", ")))
+        let waiting = try await authority.store.hardware()
+        #expect(waiting.map(\.licenseId) == [id])
+        _ = try await authority.store.approveHardware(try #require(waiting.first?.id))
+        let approved = try await authority.ask(new, by: foreign)
+        #expect(approved.claims.map { $0.licenseID != id && $0.epoch == 1 } == true, "\(approved)")
+        // That was for this one alone, and has changed nothing of the old one.
+        #expect(try await authority.ask(next, by: foreign).error?.code == "held")
+        let license = try await authority.license(of: old)
+        #expect(license.unitKey == own && license.state == .suspended)
+        _ = try await authority.store.reinstate(id, reason: "paid")
+        #expect(try await authority.ask(next, by: foreign).status == 200)
+        _ = try await authority.store.verifyLedger()
+    }
+
     @Test func aUnitWithoutAnyAddress() async throws {
         let authority = try await TestAuthority()
         try await authority.subscribe()

@@ -95,7 +95,8 @@ import Testing
         let both = try await authority.ask(unit, moved.with { $0.cpuModel = "Other" })
         #expect(
             both.error?.message.hasPrefix("cpu_model Test CPU @ 3 GHz -> Other; address_ipv4 192.0.2.1 -> 192.0.2.2: ") == true)
-        // One that tells of no address has come from somewhere: from this very host, or it has moved. It keeps the one that it had.
+        // One that tells of no address has come from somewhere: from this very host, or it has moved. It keeps the one that
+        // it had.
         let silent = machine.with { $0.addressesIpv4 = [] }
         #expect(try await authority.ask(unit, silent).error?.message.hasPrefix("address_ipv4 192.0.2.1 -> none: ") == true)
         #expect(try await authority.ask(unit, silent, from: "127.0.0.1").claims?.hardware.addressIPv4 == "192.0.2.1")

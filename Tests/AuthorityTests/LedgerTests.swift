@@ -85,7 +85,8 @@ import Testing
         try await renewals
         #expect((9...59).contains(summary.entries))
         let copy = try AuthorityStore(path: file, keysFolder: authority.folder.path + "/keys")
-        #expect(try await copy.verifyLedger() == summary)
+        let verified = try await copy.verifyLedger()
+        #expect(verified.entries == summary.entries && verified.head == summary.head && verified.notedEntry == nil)
         #expect(try await authority.store.verifyLedger().entries == 59)
         await #expect(throws: AuthorityError.licensing(.exists(path: file))) { _ = try await authority.store.backup(to: file) }
         #expect(try FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int == 0o600)

@@ -157,7 +157,8 @@ import Testing
             ("tampered.db", "customer:1: found name \"other\""), ("future.db", "future.db: it was made by a later version"),
         ] {
             do {
-                _ = try await AuthorityStore.restore(folder.path + "/" + name, to: path, keysFolder: "", now: authority.now)
+                _ = try await AuthorityStore.restore(
+                    folder.path + "/" + name, to: path, keysFolder: authority.folder.path + "/keys", now: authority.now)
                 Issue.record("\(name) was restored")
             } catch { #expect(error.description.contains(text), "\(name): \(error)") }
             let left = try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("restored") }
@@ -174,15 +175,17 @@ import Testing
             what: authority.databasePath, found: "a database that is in use",
             expected: "one that nobody has open; stop `serve` first")
         await #expect(throws: inUse) {
-            _ = try await AuthorityStore.restore(file, to: authority.databasePath, keysFolder: "", now: authority.now)
+            _ = try await AuthorityStore.restore(
+                file, to: authority.databasePath, keysFolder: authority.folder.path + "/keys", now: authority.now)
         }
         _ = try await authority.store.verifyLedger()
         #expect(access(authority.databasePath + ".restoring", F_OK) != 0)
         // Nobody has: it is kept.
         let path = folder + "/restored.db"
         let before = try await restore(file, authority).verifyLedger()
-        _ = try await AuthorityStore.restore(file, to: path, keysFolder: "", now: authority.now + 1)
-        let previous = try AuthorityStore(path: path + ".previous", keysFolder: "")
+        _ = try await AuthorityStore.restore(
+            file, to: path, keysFolder: authority.folder.path + "/keys", now: authority.now + 1)
+        let previous = try AuthorityStore(path: path + ".previous", keysFolder: authority.folder.path + "/keys")
         #expect(try await previous.verifyLedger() == before)
         // One that is damaged, with a log that must not be replayed into the new one.
         let letter = String(repeating: "a letter, not a database\n", count: 1000)

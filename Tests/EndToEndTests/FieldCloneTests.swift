@@ -1,5 +1,5 @@
-// Copies of a unit: one licence file on several hosts, a state folder that was copied, a backup that was put back. And honest units,
-// whose answers are lost or that restart, beside them.
+// Copies of a unit: one licence file on several hosts, a state folder that was copied, a backup that was put back. And honest
+// units, whose answers are lost or that restart, beside them.
 
 import Foundation
 import Synchronization
@@ -116,7 +116,8 @@ extension EndToEnd.FieldClone {
             let found = "\(try other.shown()), \(try other.figures(of: "Max Licensed Session")) sessions"
             #expect(
                 Field.row(
-                    "licence.2", "one licence file on three hosts: the \(host)", expected: "Other-unit, 0 sessions", found: found),
+                    "licence.2", "one licence file on three hosts: the \(host)", expected: "Other-unit, 0 sessions",
+                    found: found),
                 "\(other.log)")
             #expect(try other.fpx("get", "system", "status").contains("expected that of key"), "\(other.log)")
         }
@@ -161,7 +162,8 @@ extension EndToEnd.FieldClone {
         #expect(
             Field.row(
                 "licence.2", "two units on a copied state folder, two renewals of each",
-                expected: "renewed, renewed, cloned, renewed", found: answers.joined(separator: ", ")), "\(unit.log)\(copy.log)")
+                expected: "renewed, renewed, cloned, renewed", found: answers.joined(separator: ", ")), "\(unit.log)\(copy.log)"
+        )
         func states() throws -> String {
             try [unit, copy].map { "\(try $0.shown()) \(try $0.figures(of: "Max Licensed Session"))" }.joined(separator: ", ")
         }
@@ -194,6 +196,32 @@ extension EndToEnd.FieldClone {
                 "licence.2", "resolved: the unit, then the copy", expected: "Active 1000, Cloned 0, cloned",
                 found: "\(try states()), \(late.contains("(cloned)") ? "cloned" : late)"), "\(copy.log)")
         #expect(try authority.command("ledger", "verify").contains("entries"))
+    }
+
+    /// Its licence is suspended, and all that tells who it is gets lost.
+    @Test func aSuspendedUnitThatForgetsItself() throws {
+        let authority = try AuthorityControl()
+        let unit = try DaemonControl(authority: authority)
+        #expect(try unit.eventualState("Active") == "Active")
+        try authority.command(
+            "license", "suspend", try #require(authority.licenses().first?.id), "--reason", "an invoice")
+        #expect(try unit.renew().contains("(suspended)"))
+        try unit.end(by: SIGKILL)
+        for name in ["state", "license.lic"] { try FileManager.default.removeItem(atPath: unit.home + "/" + name) }
+        try unit.start()
+        let answer = try unit.renew()
+        #expect(
+            Field.row(
+                "licence.3", "a suspended unit whose state folder and licence are removed", expected: "held, Absent",
+                found: "\(answer.contains("(held)") ? "held" : answer), \(try unit.eventualState("Absent"))"), "\(unit.log)")
+        let list = try authority.command("hardware", "list")
+        let id = try #require(list.split(separator: "\n").last?.split(separator: " ").first.map(String.init), "\(list)")
+        #expect(list.contains("unit_id ") && list.contains("and that one is suspended"))
+        try authority.command("hardware", "approve", id)
+        #expect(
+            Field.row(
+                "licence.3", "a person has approved it", expected: "renewed, Active",
+                found: "\(try unit.renew()), \(try unit.shown())"), "\(unit.log)")
     }
 
     @Test func aBackupOfTheStateFolder() throws {
@@ -302,7 +330,9 @@ extension EndToEnd.FieldClone {
                 found: "\(try unit.eventualState("Active")) \(try unit.figures(of: "Max Licensed Session"))"), "\(unit.log)")
         // The state folder has lost the copy, and the file is of an old backup.
         try unit.end(by: SIGKILL)
-        for name in ["license.lic", "license.lic.previous"] { try? FileManager.default.removeItem(atPath: unit.home + "/state/" + name) }
+        for name in ["license.lic", "license.lic.previous"] {
+            try? FileManager.default.removeItem(atPath: unit.home + "/state/" + name)
+        }
         try old.write(toFile: unit.licenseFile, atomically: true, encoding: .utf8)
         try unit.start()
         #expect(

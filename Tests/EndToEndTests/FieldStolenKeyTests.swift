@@ -1,5 +1,5 @@
-// A key of the authority's is stolen: what the thief gets before and after, with real units, the real authority, and a thief who runs
-// one himself, at the same place and with a copy of the database.
+// A key of the authority's is stolen: what the thief gets before and after, with real units, the real authority, and a thief
+// who runs one himself, at the same place and with a copy of the database.
 
 import Foundation
 import TestSupport
@@ -36,7 +36,7 @@ extension AuthorityControl {
         let files = FileManager.default
         try files.createDirectory(atPath: folder.path + "/" + thief + "/keys", withIntermediateDirectories: true)
         try command("backup", folder.path + "/" + thief + "/authority.db")
-        for name in [key + ".key", key + ".pem"] {
+        for name in [key + ".key", key + ".pem", "ledger.secret"] {
             try files.copyItem(atPath: keys + "/" + name, toPath: folder.path + "/" + thief + "/keys/" + name)
         }
     }
@@ -80,7 +80,8 @@ extension EndToEnd.FieldStolenKey {
         try authority.exchange(with: "thief")
         #expect(
             Field.row(
-                "licence.4", "a thief with the key, before anybody knows", expected: "renewed, renewed; learned \(old).pem his.pem",
+                "licence.4", "a thief with the key, before anybody knows",
+                expected: "renewed, renewed; learned \(old).pem his.pem",
                 found: "\(before.joined(separator: ", ")); learned "
                     + units[0].names(in: "state/keys").split(separator: " ").sorted(by: >).joined(separator: " ")))
 
@@ -95,7 +96,8 @@ extension EndToEnd.FieldStolenKey {
         let (status, output) = try units[0].ask("set", "replace_stolen_key", old, pem)
         #expect(
             Field.row(
-                "licence.4", "one command at the unit", expected: "0, License state: Active; keys \(new).pem test.pem, learned \(new).pem",
+                "licence.4", "one command at the unit",
+                expected: "0, License state: Active; keys \(new).pem test.pem, learned \(new).pem",
                 found: "\(status), \(output.prefix { $0 != "\n" }); keys \(units[0].names(in: "keys")), learned "
                     + units[0].names(in: "state/keys")), "\(units[0].log)")
 
@@ -135,7 +137,10 @@ extension EndToEnd.FieldStolenKey {
         try FileManager.default.copyItem(atPath: unit.home + "/keys/\(old).pem", toPath: same)
         for (what, words, status, reason) in [
             ("a file that is not there", [old, folder + "/none.pem"], 2, "expected a file KID.pem that can be read"),
-            ("a file that is no key", [old, folder + "/letter.pem"], 1, "the new key: letter: found 16 bytes that are not PEM"),
+            (
+                "a file that is no key", [old, folder + "/letter.pem"], 1,
+                "the new key: letter: found 16 bytes that are not PEM"
+            ),
             ("a stolen key that is none", ["none", pem], 1, "the stolen key: found no key none, expected one of "),
             ("the stolen key as the new one", [old, same], 1, "the new key: found the stolen one, expected another"),
             (

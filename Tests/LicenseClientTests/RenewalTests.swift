@@ -219,7 +219,8 @@ import Testing
         }
     }
 
-    /// A lease that is refused must not keep a key alive that the authority has retired: it is forgotten before the lease is judged.
+    /// A lease that is refused must not keep a key alive that the authority has retired: it is forgotten before the lease is
+    /// judged.
     @Test func keysGoBeforeTheLeaseIsJudged() async throws {
         let station = try await Station()
         let second = try SigningKey(id: "k2")
