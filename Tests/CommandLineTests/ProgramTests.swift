@@ -48,7 +48,8 @@ import Testing
     @Test func everyCommandSpeaksJSON() throws {
         let daemon = try TestDaemon()
         for command in CommandTable.commands where command.mode == .top {
-            let result = try Program.run(command.words + ["--json"], socket: daemon.socket)
+            let arguments = command.parameters.filter { !$0.isOptional }.map { _ in "FPXMEMB03" }
+            let result = try Program.run(command.words + arguments + ["--json"], socket: daemon.socket)
             switch command.action {
             case .ask, .help:
                 #expect(result.status == 0 && result.error.isEmpty, "\(command.name): \(result)")
