@@ -5,6 +5,7 @@
 // closed, in the handshake too.
 
 import AuthorityAPI
+import Basics
 import ControlAPI
 import Foundation
 import HTTPTypes
@@ -84,7 +85,9 @@ package struct AuthorityServer: Service {
     package static func checkFiles(of configuration: Configuration, logger: Logger) throws(AuthorityError) {
         let tls = try tls(configuration, logger)
         do { _ = try NIOSSLContext(configuration: tls) } catch {
-            throw .tls(path: configuration.certificate, found: "\(error)", expected: "files that a TLS server can use")
+            throw .tls(
+                path: configuration.certificate, found: LibraryFault.ofTLS("\(error)"),
+                expected: "files that a TLS server can use")
         }
     }
 

@@ -114,3 +114,13 @@ package struct SharingReport: Codable, Equatable, Sendable {
         self.sessions = sessions
     }
 }
+
+/// DELETE /v1/sharing/members/SERIAL: whose row was taken away, and from which pool.
+package struct MemberRemoved: Codable, Equatable, Sendable {
+    package var serial: String
+    package var group: String
+    package init(serial: String, group: String) {
+        self.serial = serial
+        self.group = group
+    }
+}

@@ -46,6 +46,8 @@ package protocol ControlBackend: Sendable {
     func change(_ change: ConfigurationChange, by user: String) async throws(ControlFailure) -> ConfigurationReport
     /// - Parameter id: 16 hexadecimal digits; nil: all sessions.
     func clearSessions(id: String?, by user: String) async throws(ControlFailure) -> SessionsCleared
+    /// Takes the row of a unit that is gone away from the pool.
+    func removeMember(serial: String, by user: String) async throws(ControlFailure) -> MemberRemoved
     func commit(by user: String) async throws(ControlFailure) -> CommitReport
     /// Asks the authority now; takes as long as it does, 40 seconds at most.
     func renewLicense(by user: String) async throws(ControlFailure) -> RenewalReport

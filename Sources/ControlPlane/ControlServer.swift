@@ -101,6 +101,7 @@ public struct ControlServer: Service {
     private static func read(_ request: Request, _ context: Context, _ route: Route) async throws -> Asked {
         var asked = Asked()
         asked.id = context.parameters.get("id")
+        asked.serial = context.parameters.get("serial") ?? ""
         for (name, _) in request.uri.queryParameters where String(name) != route.query?.name {
             throw ControlFailure(
                 .badRequest, "query: found \"\(name)\", expected \(route.query.map { "only " + $0.name } ?? "none")")

@@ -18,6 +18,9 @@ extension Route {
     var described: APIOperation {
         var parameters: [APIOperation.Parameter] = []
         if path.contains("{id}") { parameters.append(.init(name: "id", place: .path, pattern: "^[0-9a-f]{16}$")) }
+        if path.contains("{serial}") {
+            parameters.append(.init(name: "serial", place: .path, pattern: "^[A-Za-z0-9._-]{1,64}$"))
+        }
         if let query {
             parameters.append(
                 .init(

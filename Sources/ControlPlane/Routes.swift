@@ -31,8 +31,9 @@ struct Route: Sendable {
 
 /// A request as a route sees it.
 struct Asked: Sendable {
-    /// The part of the path that varies.
+    /// The parts of a path that vary.
     var id: String?
+    var serial = ""
     var number = 0
     /// Who asks, where the route changes state.
     var user = ""
@@ -62,6 +63,10 @@ let routes: [Route] = [
         method: .get, path: "/v1/sharing", operation: "getSharing", summary: "How this unit shares seats with others",
         answer: SharingReport.self
     ) { backend, _ in await backend.sharing() },
+    Route(
+        method: .delete, path: "/v1/sharing/members/{serial}", operation: "removeMember",
+        summary: "Takes the row of a unit that is gone away from the pool", answer: MemberRemoved.self
+    ) { backend, asked in try await backend.removeMember(serial: asked.serial, by: asked.user) },
     Route(
         method: .get, path: "/v1/sessions", operation: "listSessions", summary: "Sessions of the wire hooks, oldest first",
         query: NumberParameter(

@@ -2,6 +2,7 @@
 // asked for: whether a body has begun to leave this machine, and a deadline that counts from the beginning.
 
 import AsyncHTTPClient
+import Basics
 import Foundation
 import NIOCore
 import NIOHTTP1
@@ -168,23 +169,27 @@ extension Connections {
         switch error {
         case let error as EtcdError: return error
         case is CancellationError: return .cancelled
-        case is TimedOut: return .timeout(endpoint: endpoint, milliseconds: Int(waited.nanoseconds / 1_000_000))
+        case is TimedOut: return .timeout(endpoint: endpoint, milliseconds: Self.rounded(waited))
         case let error as HTTPClientError where error == .cancelled: return .cancelled
         case let error as HTTPClientError
         where [.connectTimeout, .tlsHandshakeTimeout, .readTimeout, .getConnectionFromPoolTimeout].contains(error):
-            return .timeout(endpoint: endpoint, milliseconds: Int(waited.nanoseconds / 1_000_000))
+            return .timeout(endpoint: endpoint, milliseconds: Self.rounded(waited))
         case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError:
-            return .certificate(endpoint: endpoint, reason: Self.shown("\(error)") + ownEnd(endpoint))
+            return .certificate(endpoint: endpoint, reason: LibraryFault.ofTLS("\(error)") + ownEnd(endpoint))
         case let error as NIOConnectionError:
-            let reason = error.connectionErrors.first.map { Self.reason(of: $0.error) } ?? "no address of \(error.host)"
+            let reason =
+                error.connectionErrors.first.map { Self.reason(of: $0.error) } ?? "found no address of \(error.host)"
             return .unreachable(endpoint: endpoint, reason: reason)
         case is HTTPParserError:
-            return .broken(endpoint: endpoint, reason: "it is not HTTP: \(error)")
+            return .broken(endpoint: endpoint, reason: "it is not HTTP: \(LibraryFault.ofCase("\(error)"))")
         default:
-            let reason = ((error as? HTTPClientError)?.shortDescription ?? Self.reason(of: error)) + ownEnd(endpoint)
+            let reason = ((error as? HTTPClientError)?.shortDescription.lowercased() ?? Self.reason(of: error)) + ownEnd(endpoint)
             return isSent ? .broken(endpoint: endpoint, reason: reason) : .unreachable(endpoint: endpoint, reason: reason)
         }
     }
+
+    /// Milliseconds in tenths of a second: the same trouble reads the same.
+    private static func rounded(_ waited: Duration) -> Int { Int(waited.nanoseconds / 100_000_000) * 100 }
 
     /// Servers do not tell why they refuse a certificate, and this is the reason that is met most.
     private func ownEnd(_ endpoint: String) -> String {
@@ -197,10 +202,12 @@ extension Connections {
 
     /// Without the words that NIO puts around the system's own.
     private static func reason(of error: any Error) -> String {
-        (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? shown("\(error)")
+        switch error {
+        case let error as IOError: String(cString: strerror(error.errnoCode))
+        case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError: LibraryFault.ofTLS("\(error)")
+        default: LibraryFault.ofCase("\(error)")
+        }
     }
-
-    private static func shown(_ text: String) -> String { EtcdRefusal.shown(text) }
 }
 
 /// How far an attempt has come.

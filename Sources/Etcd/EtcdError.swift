@@ -46,7 +46,7 @@ extension EtcdError: CustomStringConvertible {
         switch self {
         case .setting(let name, let found, let expected): "\(name): found \(found), expected \(expected)"
         case .unreachable(let endpoint, let reason): "\(endpoint) is out of reach: \(reason)"
-        case .certificate(let endpoint, let reason): "\(endpoint): found no certificate to trust (\(reason)), expected one"
+        case .certificate(let endpoint, let reason): "\(endpoint): found no way to speak TLS with it: \(reason)"
         case .timeout(let endpoint, let milliseconds): "\(endpoint): found no answer, expected one within \(milliseconds) ms"
         case .broken(let endpoint, let reason):
             "\(endpoint): found an answer that breaks off (\(reason)), expected a whole one"
@@ -60,7 +60,7 @@ extension EtcdError: CustomStringConvertible {
         case .denied(let user, let reason):
             "user \(user.isEmpty ? "(none)" : user): found no right to do this (\(reason)), expected a role that allows it"
         case .noSpace(let endpoint):
-            "\(endpoint): found the database at its quota, expected room: etcd raises the alarm NOSPACE"
+            "\(endpoint): found the database at its quota, expected room: etcd raises the alarm NOSPACE and takes nothing, so nothing is lent"
         case .compacted(let revision):
             "found a revision that is compacted, expected \(revision == 0 ? "a later one" : "at least \(revision)")"
         case .leaseNotFound: "found no such lease, expected one that has not ended"

@@ -99,6 +99,9 @@ package struct EtcdRange: Sendable {
 package struct EtcdRangeRequest: Sendable {
     package var key: String
     package var isPrefix = true
+    /// The keys from `key` to before this one, whatever they begin with.
+    package var end: String?
+    package var keysOnly = false
     /// Keys that were written before are counted only.
     package var minModRevision = 0
     /// 0: the newest.
@@ -119,6 +122,8 @@ package struct EtcdRangeRequest: Sendable {
 
     var body: String {
         var members = EtcdKey.range(key, isPrefix: isPrefix)
+        if let end { members += ",\"range_end\":\"\(Base64.encode(end.utf8))\"" }
+        if keysOnly { members += ",\"keys_only\":true" }
         if minModRevision > 0 { members += ",\"min_mod_revision\":\"\(minModRevision)\"" }
         if revision > 0 { members += ",\"revision\":\"\(revision)\"" }
         if limit > 0 { members += ",\"limit\":\"\(limit)\"" }

@@ -6,6 +6,7 @@
 
 import AsyncHTTPClient
 import AuthorityAPI
+import Basics
 import ControlAPI
 import Foundation
 import Licensing
@@ -213,21 +214,22 @@ extension LicenseClient {
             return .broken(authority: authority, reason: error.shortDescription)
         case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError:
             // An alert is what the other side says; those about certificates are about ours.
-            let reason = "\(error)"
-            let isOurs = reason.contains("ALERT") && (reason.contains("CERTIFICATE") || reason.contains("UNKNOWN_CA"))
+            let text = "\(error)"
+            let reason = LibraryFault.ofTLS(text)
+            let isOurs = text.contains("ALERT") && (text.contains("CERTIFICATE") || text.contains("UNKNOWN_CA"))
             return isOurs
                 ? .ownCertificate(authority: authority, reason: reason) : .certificate(authority: authority, reason: reason)
         case let error as NIOConnectionError:
-            let reason = error.connectionErrors.first.map { Self.reason(of: $0.error) } ?? "no address of \(error.host)"
+            let reason = error.connectionErrors.first.map { Self.reason(of: $0.error) } ?? "found no address of \(error.host)"
             return .unreachable(authority: authority, reason: reason)
         case let error as HTTPClientError: return .unreachable(authority: authority, reason: error.shortDescription)
         case is ChannelError, is IOError: return .unreachable(authority: authority, reason: Self.reason(of: error))
-        default: return .broken(authority: authority, reason: "\(error)")
+        default: return .broken(authority: authority, reason: LibraryFault.ofCase("\(error)"))
         }
     }
 
     /// Without the words that NIO puts around the system's own.
     private static func reason(of error: any Error) -> String {
-        (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(error)"
+        (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? LibraryFault.ofCase("\(error)")
     }
 }

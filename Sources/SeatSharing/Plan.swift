@@ -10,7 +10,7 @@ package struct Plan: Sendable {
     package struct Share: Equatable, Sendable {
         package var preferred = Seats.zero
         package var guaranteed = Seats.zero
-        /// At most the model's ceiling, at least what it owns of its guarantee.
+        /// At most the model's ceiling, at least what it owns of its guarantee. What it asks for in advance does not count.
         package var want = Seats.zero
         package var target = Seats.zero
         /// What it owns and never lends.
@@ -80,6 +80,11 @@ package struct Plan: Sendable {
     }
 }
 
+extension Row {
+    /// Nothing is in use, and nothing has been asked for: `Unit.demand` is one seat in advance.
+    fileprivate func isIdle(_ type: SeatType) -> Bool { used[type] == 0 && demand[type] <= 1 }
+}
+
 /// The plan for one licence type.
 private struct TypePlan {
     struct Loan {
@@ -112,7 +117,7 @@ private struct TypePlan {
         wants = rows.indices.map { index in
             let ceiling = rows[index].modelMax[type]
             return switch (rows[index].mode.isHA, rows[index].role) {
-            case (false, _): max(min(rows[index].demand[type], ceiling), floors[index])
+            case (false, _): max(min(rows[index].isIdle(type) ? 0 : rows[index].demand[type], ceiling), floors[index])
             case (true, .primary): min(total, ceiling)
             case (true, _): min(floors[index], ceiling)
             }
@@ -128,6 +133,12 @@ private struct TypePlan {
             targets = Allocation.fill(from: targets, to: wants, weights: weights, total: total)
         case .proportional: targets = Allocation.proportional(from: targets, to: wants, total: total)
         }
+        // What idle units ask for in advance is there for them when nobody else wants it: the last seat is lent too.
+        let ahead = rows.indices.map { index in
+            let row = rows[index]
+            return !row.mode.isHA && row.isIdle(type) ? max(wants[index], min(row.demand[type], row.modelMax[type])) : wants[index]
+        }
+        targets = Allocation.fill(from: targets, to: ahead, weights: ones, total: total)
         lend(owned, standing)
     }
 

@@ -115,13 +115,15 @@ package struct Row: Equatable, Sendable {
     package var holdings: [Holding]
     /// Only a root's.
     package var preferences: Preferences?
+    /// How long loans by time last, as this unit is set: for people, who mean it to be the same on all.
+    package var term: Nanoseconds
 
     package init(
         cluster: String, serial: String, mode: SharingMode, role: Role, incarnation: UInt64, sequence: Int, clock: Instant,
         ping: Int, isEntitled: Bool, isLearning: Bool, purchased: Seats, own: Seats, used: Seats, demand: Seats,
         allocated: Seats,
         modelMax: Seats,
-        grants: [Grant], holdings: [Holding], preferences: Preferences?
+        grants: [Grant], holdings: [Holding], preferences: Preferences?, term: Nanoseconds = 30 * .second
     ) {
         self.cluster = cluster
         self.serial = serial
@@ -142,6 +144,7 @@ package struct Row: Equatable, Sendable {
         self.grants = grants
         self.holdings = holdings
         self.preferences = preferences
+        self.term = term
     }
 
     /// `pool/LICENCE/m/`: below it lie the rows of the members.

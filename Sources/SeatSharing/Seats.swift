@@ -73,6 +73,9 @@ package struct Seats: Equatable, Sendable, Codable {
 
 extension Seats: CustomStringConvertible {
     package var description: String { "\(furl)/\(fnbi)/\(fcas)" }
+
+    /// For a sentence: as many as a unit can have stand for all, where nobody knows how many there are.
+    package var counted: String { self == Seats(Seats.limit) ? "all seats" : "\(self) seats" }
 }
 
 /// A number of nanoseconds.

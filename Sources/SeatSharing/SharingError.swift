@@ -53,7 +53,8 @@ extension SharingError: CustomStringConvertible {
             "found \(serials.count) primary units (\(serials.joined(separator: ", "))), expected one: nothing is lent"
         case .oldRevision(let found, let expected): "an answer of revision \(found), expected \(expected) or later"
         case .foreignRow(let serial, let found, let expected):
-            "the row of this unit, \(Self.quote(serial)), was written by \(found), expected \(expected): a copy of this unit runs"
+            "the row of this unit, \(Self.quote(serial)), was written by \(found), expected \(expected): a copy of this unit runs, and "
+                + "this one uses no seats"
         case .policy(let found, let expected): "policy: found \(Self.quote(found)), expected \(expected)"
         case .setting(let name, let found, let expected): "\(name): found \(Self.quote(found)), expected \(expected)"
         }

@@ -75,7 +75,7 @@ extension Unit {
             holdings: held.sorted { $0.key < $1.key }.map {
                 Holding(lender: $0.key, through: max($0.value.through, $0.value.number), seats: $0.value.seats)
             },
-            preferences: configuration.preferences)
+            preferences: configuration.preferences, term: configuration.term)
     }
 
     private func cap(_ type: SeatType) -> Int { min(told[type], usable[type]) }

@@ -2,6 +2,7 @@
 
 import ControlAPI
 import Foundation
+import SeatSharing
 
 /// One command: what is typed, what it does.
 struct Command: Sendable {
@@ -51,6 +52,8 @@ struct Parameter: Sendable {
         case number(ClosedRange<Int>)
         /// As `diagnose wad session list` prints them.
         case sessionID
+        /// As `diagnose test application csfd 140` prints them.
+        case serial
         /// The section that is being configured knows which there are.
         case setting
         case value
@@ -72,6 +75,11 @@ struct Parameter: Sendable {
         case .sessionID:
             guard word.utf8.count == 16, word.allSatisfy({ $0.isASCII && $0.isHexDigit }) else {
                 throw .badArgument(name: name, found: word, expected: "16 hexadecimal digits")
+            }
+        case .serial:
+            guard Row.isName(word) else {
+                throw .badArgument(
+                    name: name, found: word, expected: "1 to 64 letters, digits, dots, dashes and underscores")
             }
         case .setting, .value: break
         }

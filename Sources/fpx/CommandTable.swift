@@ -46,6 +46,7 @@ enum CommandTable {
         Command("show", mode: .configuration, help: "The settings, with the changes made so far", .show),
         Command("abort", mode: .configuration, help: "Leave without changing anything", .abort),
         Command("end", mode: .configuration, help: "Apply and save all changes, or none, and leave", .end),
+        Command("execute csf remove", serial, help: "Take the row of a unit that is gone away from its pool", .ask(removal)),
         Command("commit", help: "Read the licence and the configuration again", .ask(commit)),
         Command("set renew_license", help: "Ask the authority for a lease now", .ask(renewal)),
         Command(
@@ -71,6 +72,8 @@ enum CommandTable {
         "show": "Licence and configuration",
         "show system": "Settings that differ from their defaults",
         "show full-configuration system": "All settings of one section",
+        "execute": "Do something now",
+        "execute csf": "Sharing of seats",
         "config": "Change the configuration",
         "config system": "Settings of the system",
     ]
@@ -78,6 +81,8 @@ enum CommandTable {
     private static let count = Parameter(name: "N", help: "How many, 100 unless told", kind: .number(1...1000))
     private static let limit = Parameter(name: "LIMIT", help: "How many, 1000 unless told", kind: .number(1...100_000))
     private static let session = Parameter(name: "ID", help: "Its id from the list; all unless told", kind: .sessionID)
+    private static let serial = Parameter(
+        name: "SERIAL", help: "Of a unit that does not speak any more", kind: .serial, isOptional: false)
     private static let setting = Parameter(name: "NAME", help: "Name of a setting", kind: .setting, isOptional: false)
     private static let stolen = Parameter(name: "KID", help: "The stolen key", kind: .value, isOptional: false)
     private static let file = Parameter(name: "FILE", help: "KID.pem of the new one", kind: .value, isOptional: false)
@@ -111,6 +116,7 @@ extension CommandTable {
         }
     }
     private static let sharing = Exchange("/v1/sharing", as: SharingReport.self) { Text.sharing($0) }
+    private static let removal = Exchange("/v1/sharing/members", method: .delete, as: MemberRemoved.self) { Text.removed($0) }
     private static let fabric = Exchange("/v1/sharing", as: SharingReport.self) { Text.fabric($0) }
     private static let cluster = Exchange("/v1/sharing", as: SharingReport.self) { Text.cluster($0) }
     private static func ledger(isAligned: Bool) -> Exchange {

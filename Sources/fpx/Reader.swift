@@ -118,7 +118,7 @@ struct Reader {
             return allowed.map {
                 Suggestion(word: $0, help: $0 == setting.defaultValue ? "The default" : "", isPlaceholder: false)
             }
-        case .number, .sessionID: return nil
+        case .number, .sessionID, .serial: return nil
         }
     }
 }

@@ -70,6 +70,10 @@ extension Text {
             + partners(report.lenders, "LENDER") + partners(report.borrowers, "BORROWER")
     }
 
+    static func removed(_ report: MemberRemoved) -> String {
+        "Removed: the row of \(report.serial.shown) from pool \(report.group.shown)\n"
+    }
+
     private static func seats(of report: SharingReport) -> String {
         let rows = SeatType.allCases.map { type in
             [type.rawValue]
@@ -110,7 +114,7 @@ extension Text {
                 ("members", String(report.members)), ("stale-members", String(report.staleMembers)),
                 ("reclaim", report.policy), ("seats-own", "\(report.own)"), ("seats-borrowed", "\(report.borrowed)"),
                 ("seats-lent", "\(report.lent)"), ("seats-allocated", "\(report.cap)"), ("seats-used", "\(report.used)"),
-            ])
+            ] + report.problems.map { ("problem", $0) })
     }
 
     /// `name                : value`

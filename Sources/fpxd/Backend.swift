@@ -68,6 +68,15 @@ extension Daemon: ControlBackend {
 
     func sharing() -> SharingReport { sharedSeats.report() }
 
+    func removeMember(serial: String, by user: String) async throws(ControlFailure) -> MemberRemoved {
+        guard Row.isName(serial) else {
+            throw ControlFailure(
+                .invalidValue,
+                "serial: found \"\(serial.prefix(64))\", expected 1 to 64 letters, digits, dots, dashes and underscores")
+        }
+        return try await sharedSeats.removeRow(serial, by: user)
+    }
+
     func sessions(limit: Int) -> SessionsReport {
         let (total, listed) = sessions.list(limit: limit)
         return SessionsReport(
@@ -191,7 +200,7 @@ extension Daemon: ControlBackend {
     func clearSessions(id: String?, by user: String) throws(ControlFailure) -> SessionsCleared {
         guard let id else {
             let count = sessions.clearAll()
-            events.note(.warning, .hook, "\(count) sessions cleared by \(user)")
+            events.note(.warning, .hook, "\(count) sessions cleared by \(user)", isAct: true)
             return SessionsCleared(cleared: count)
         }
         guard let handle = SessionHandle(id: id) else {
@@ -200,7 +209,7 @@ extension Daemon: ControlBackend {
         guard sessions.clear(handle) else {
             throw ControlFailure(.notFound, "found no session \(id) in progress, expected one of `diagnose wad session list`")
         }
-        events.note(.warning, .hook, "Session \(id) cleared by \(user)")
+        events.note(.warning, .hook, "Session \(id) cleared by \(user)", isAct: true)
         return SessionsCleared(cleared: 1)
     }
 }

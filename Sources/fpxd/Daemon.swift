@@ -108,7 +108,9 @@ final class Daemon: Sendable {
         haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
-        sharedSeats = try SharedSeats(settings, pools: pools, stateFolder: places.state, license: license, note: events.note)
+        sharedSeats = try SharedSeats(settings, pools: pools, stateFolder: places.state, license: license) {
+            events.note($0, $1, $2)
+        }
         authority = Authority(settings, unitID: unitID, unitKey: unitKey, keeper: keeper) { level, line in
             // What was done as always is for the log; what went wrong is for people.
             if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }
@@ -188,7 +190,7 @@ extension Daemon {
         }
         if let remark { events.note(.warning, .config, remark) }
         for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
-            events.note(.info, .config, (value.map { "set \(name) \($0)" } ?? "unset \(name)") + ", by \(user)")
+            events.note(.info, .config, (value.map { "set \(name) \($0)" } ?? "unset \(name)") + ", by \(user)", isAct: true)
         }
         return remark
     }
@@ -258,7 +260,7 @@ extension Daemon {
             messages.append("licence \(report.status.isValid ? "kept" : "refused"): \(refused)")
         }
         for message in messages.isEmpty ? ["nothing has changed"] : messages {
-            events.note(applied ? .info : .warning, .config, "commit by \(user): \(message)")
+            events.note(applied ? .info : .warning, .config, "commit by \(user): \(message)", isAct: true)
         }
         return ControlAPI.CommitReport(applied: applied, license: licenseSummary, messages: messages)
     }
@@ -292,6 +294,7 @@ extension Daemon {
             return state.untold
         }
         for (level, message) in untold { events.note(level, .process, message) }
+        events.fold()
         for (index, type) in LicenseType.allCases.enumerated() { noteLimit(type, index) }
         noteBandwidth()
     }

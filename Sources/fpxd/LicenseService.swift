@@ -137,7 +137,7 @@ extension Daemon {
 
     func renewLicense(by user: String) async throws(ControlFailure) -> RenewalReport {
         guard let authority else { throw noAuthority }
-        events.note(.info, .license, "License renewal requested by \(user)")
+        events.note(.info, .license, "License renewal requested by \(user)", isAct: true)
         let result = await authority.renewal.renew()
         applyLicense()
         let license = licenseSummary

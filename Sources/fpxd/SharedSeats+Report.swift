@@ -12,12 +12,14 @@ extension SharedSeats {
     /// What was told last.
     struct Told {
         var isConnected = false
-        var wasConnected = false
-        var lent: [String: Seats] = [:]
-        var borrowed: [String: Seats] = [:]
-        var stale: Set<String> = []
-        var conserving: Set<SeatType> = []
         var trouble: String?
+        /// What troubles now, and since when.
+        var troubleSeen: (text: String?, at: Instant) = (nil, Instant(.min))
+        var lent: [String: Steady<Seats>] = [:]
+        var borrowed: [String: Steady<Seats>] = [:]
+        var stale: Set<String> = []
+        var conserving: [SeatType: Steady<Bool>] = [:]
+        var hints: Set<String> = []
     }
 
     private static func sums(_ partners: [Unit.Partner]) -> [String: Seats] {
@@ -32,34 +34,57 @@ extension SharedSeats {
         }
         var told = state.told
         func note(_ level: Logger.Level, _ line: String) { state.note(level, line) }
+        tellOfContact(unit, state.trouble, &told, note)
+        for (line, seats) in Self.changes(&told.lent, to: Self.sums(unit.partnersBorrowing)) {
+            note(.info, "Lent to \(line): \(seats)")
+        }
+        for (line, seats) in Self.changes(&told.borrowed, to: Self.sums(unit.partnersLending)) {
+            note(.info, "Borrowed from \(line): \(seats)")
+        }
+        tellOfPool(unit, &told, note)
+        let hints = Set(hints(unit, state))
+        for hint in hints.subtracting(told.hints).sorted() { note(.warning, "Seat sharing: \(hint)") }
+        told.hints = hints
+        state.told = told
+    }
+
+    private func tellOfContact(
+        _ unit: Unit, _ trouble: String?, _ told: inout Told, _ note: (Logger.Level, String) -> Void
+    ) {
+        let now = Clock.now
+        if trouble != told.troubleSeen.text { told.troubleSeen = (trouble, now) }
         if unit.isConnected != told.isConnected {
             let pool = "pool \(unit.configuration.cluster)"
             if unit.isConnected {
                 note(.info, "Seat sharing: in contact with \(pool)")
+                told.trouble = nil
             } else {
-                note(.warning, "Seat sharing: out of contact with \(pool): \(state.trouble ?? "no answer in time")")
+                note(.warning, "Seat sharing: out of contact with \(pool): \(trouble ?? "no answer in time")")
+                told.trouble = trouble
             }
             told.isConnected = unit.isConnected
-        } else if !unit.isConnected, let trouble = state.trouble, trouble != told.trouble {
+        } else if let trouble {
+            // One question that fails is no news where the next is answered. What stands is: an etcd at its quota answers, and takes nothing.
+            guard trouble != told.trouble, !unit.isConnected || now - told.troubleSeen.at >= .second else { return }
             note(.warning, "Seat sharing: \(trouble)")
+            told.trouble = trouble
+        } else if told.trouble != nil, unit.isConnected {
+            note(.info, "Seat sharing: etcd answers, and takes what this unit writes")
+            told.trouble = nil
         }
-        told.trouble = state.trouble
-        let lent = Self.sums(unit.partnersBorrowing), borrowed = Self.sums(unit.partnersLending)
-        for (serial, line) in Self.changes(from: told.lent, to: lent) { note(.info, "Lent to \(serial): \(line)") }
-        for (serial, line) in Self.changes(from: told.borrowed, to: borrowed) {
-            note(.info, "Borrowed from \(serial): \(line)")
-        }
-        told.lent = lent
-        told.borrowed = borrowed
-        tellOfPool(unit, &told, note)
-        state.told = told
     }
 
-    private static func changes(from old: [String: Seats], to new: [String: Seats]) -> [(String, String)] {
-        Set(old.keys).union(new.keys).sorted().compactMap { serial in
-            let before = old[serial] ?? .zero, now = new[serial] ?? .zero
-            return before == now ? nil : (serial, "\(now) seats, before \(before) (furl/fnbi/fcas)")
+    private static func changes(_ told: inout [String: Steady<Seats>], to seats: [String: Seats]) -> [(String, String)] {
+        var lines: [(String, String)] = []
+        for serial in Set(told.keys).union(seats.keys).sorted() {
+            var steady = told[serial] ?? Steady(.zero)
+            let now = seats[serial] ?? .zero
+            if let before = steady.look(now, now: Clock.now) {
+                lines.append((serial, "\(now) seats, before \(before) (furl/fnbi/fcas)"))
+            }
+            told[serial] = now == .zero && steady.told == .zero ? nil : steady
         }
+        return lines
     }
 
     private func tellOfPool(_ unit: Unit, _ told: inout Told, _ note: (Logger.Level, String) -> Void) {
@@ -79,11 +104,12 @@ extension SharedSeats {
             // The cap has fallen when the shrink begins; what is in use falls as sessions end.
             let has = max(cap[type], unit.used[type])
             let isShort = pool.plan.wanted[type] > pool.plan.available[type] && has > target
-            if isShort, told.conserving.insert(type).inserted {
+            guard told.conserving[type, default: Steady(false)].look(isShort, now: Clock.now) != nil else { continue }
+            if isShort {
                 note(
                     .warning, "Conserve: the pool is short of \(type.rawValue) seats, \(has) here are to become \(target)"
                 )
-            } else if !isShort, told.conserving.remove(type) != nil {
+            } else {
                 note(.info, "Conserve of \(type.rawValue) has ended")
             }
         }
@@ -135,6 +161,7 @@ extension SharedSeats {
             }
             report.mode = mode(unit, state)
             fill(&report, unit)
+            report.problems += hints(unit, state)
             return report
         }
     }
@@ -161,9 +188,14 @@ extension SharedSeats {
         report.used = unit.used
         report.demand = unit.demand
         report.usedTwice = unit.usedTwice
+        if unit.isFenced {
+            report.problems.append(
+                "a copy of this unit runs, for another process writes its row: this one uses no seats. "
+                    + "Stop one of the two, and restart fpxd of the other")
+        }
         if let learning = unit.learningEnd {
             report.problems.append(
-                "\(learning.seats) seats may be lent from before this start and stay unused until that is over")
+                "\(learning.seats.counted) may be lent from before this start and stay unused until that is over")
         }
         guard let pool = unit.pool else { return }
         report.members = pool.rows.count

@@ -39,6 +39,7 @@ final class SharedSeats: Sendable {
         var writingTrouble: String?
         var trouble: String? { writingTrouble ?? readingTrouble }
         var told = Told()
+        var aside = Aside()
         var untold: [(Logger.Level, EventLog.Subject, String)] = []
 
         mutating func note(_ level: Logger.Level, _ line: String, _ subject: EventLog.Subject = .sharing) {
@@ -50,7 +51,7 @@ final class SharedSeats: Sendable {
 
     let pools: [HostPool]
     private let records: LentRecords
-    private let note: @Sendable (Logger.Level, EventLog.Subject, String) -> Void
+    let note: @Sendable (Logger.Level, EventLog.Subject, String) -> Void
     let state: Mutex<State>
 
     /// - Parameters:
@@ -137,7 +138,7 @@ final class SharedSeats: Sendable {
         state.unit = nil
         state.drains = [:]
         state.unwritten = nil
-        (state.isReading, state.isNudged) = (false, false)
+        (state.isReading, state.isNudged, state.aside) = (false, false, Aside())
         (state.readingTrouble, state.writingTrouble) = (nil, nil)
         guard let serial else { return }
         do throws(SharingError) {
@@ -162,7 +163,7 @@ final class SharedSeats: Sendable {
                 configuration = try UnitConfiguration(cluster: "none", serial: serial, mode: .fabric, role: .member)
                 state.note(
                     .warning,
-                    "Lent before and perhaps not back yet: \(record.map { "\($0.seats)" } ?? "all") seats of \(serial)")
+                    "Lent before and perhaps not back yet: \((record?.seats ?? Seats(Seats.limit)).counted) of \(serial)")
             }
             var isElsewhere = stored == nil && record != nil
             if let pool = stored?.pool, let link = state.link { isElsewhere = !pool.isSame(as: link.pool) }
@@ -288,7 +289,7 @@ final class SharedSeats: Sendable {
             )
         case .learned: (.info, "What was lent before this start is back, or known")
         case .lentUnknown(let seats):
-            (.error, "The pool does not say what is lent for longer than time: \(seats) seats stay unused")
+            (.error, "The pool does not say what is lent for longer than time: \(seats.counted) stay unused")
         }
     }
 
@@ -328,6 +329,7 @@ extension SharedSeats {
             step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
             if state.isNudged, now - state.readAt >= readGap(state) { read(&state) }
             retire(&state)
+            lookAside(&state)
             tell(&state)
             guard let unit = state.unit else { return .second }
             let waits = state.isNudged && !state.isReading ? state.readAt + readGap(state) - now : .forever

@@ -38,7 +38,7 @@ import Testing
             try JSONLine.usage(Samples.usage), Text.renewal(Samples.renewal),
             Text.section(try Samples.configuration().section("system global")), Text.configuration(Samples.configuration()),
             Text.sessions(SessionsReport(total: 1, sessions: [Samples.sessions.sessions[0]])),
-            Text.cleared(SessionsCleared(cleared: 1)), Text.commit(Samples.commit), Text.fabric(Samples.sharing),
+            Text.cleared(SessionsCleared(cleared: 1)), Text.removed(MemberRemoved(serial: "FPXMEMB03", group: "lab")), Text.commit(Samples.commit), Text.fabric(Samples.sharing),
             Text.cluster(Samples.cluster), Text.sharing(Samples.sharing), try Text.ledger(Samples.sharing, isAligned: false),
             try Text.ledger(Samples.sharing(role: .member, viewer: "FPXMEMB02"), isAligned: false),
             try Text.seatsInHA(Samples.cluster, Samples.summary),

@@ -52,7 +52,7 @@ import Testing
         defer { try? FileManager.default.removeItem(atPath: file) }
         for command in CommandTable.commands where command.mode == .top {
             // What must be said: any word will do, but for a file.
-            let arguments = command.parameters.filter { !$0.isOptional }.map { $0.name == "FILE" ? file : "k1" }
+            let arguments = command.parameters.filter { !$0.isOptional }.map { $0.name == "FILE" ? file : "FPXMEMB03" }
             let result = try Program.run(command.words + arguments + ["--json"], socket: daemon.socket)
             switch command.action {
             case .ask, .help:

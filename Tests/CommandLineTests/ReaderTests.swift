@@ -89,6 +89,7 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
                 switch parameter.kind {
                 case .number: "7"
                 case .sessionID: "0123456789abcdef"
+                case .serial: "FPXMEMB03"
                 case .setting, .value: "x"
                 }
             }

@@ -189,6 +189,7 @@ enum Samples {
         case "GET /v1/status": .value(status())
         case "GET /v1/seats": .value(seats())
         case "GET /v1/sharing": .value(sharing)
+        case "DELETE /v1/sharing/members/FPXMEMB03": .value(MemberRemoved(serial: "FPXMEMB03", group: "lab"))
         case "GET /v1/license": .value(license())
         case "GET /v1/license/hardware": .value(hardware)
         case "GET /v1/sessions", "GET /v1/sessions?limit=2": .value(sessions)

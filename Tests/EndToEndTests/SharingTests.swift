@@ -107,8 +107,9 @@ extension EndToEnd.Sharing {
         let lent = try member.view().lent.furl
         #expect(own.contains("\nfurl 40/ 0/ \(40 - lent)/ no\n"), "\(own)")
         #expect(lent > 0)
-        #expect(try member.tells("Lent to FPXROOT01: \(lent)/0/0 seats"))
-        #expect(try root.tells("Borrowed from FPXMEMB02: \(lent)/0/0 seats"))
+        try expectEventually("loans are events") {
+            try member.tells("Lent to FPXROOT01: \(lent)/0/0 seats") && root.tells("Borrowed from FPXMEMB02: \(lent)/0/0 seats")
+        }
 
         let seats = try root.daemon.fpx("diagnose", "wad", "license", "detail")
         #expect(seats == "Purchased License Seat: 40\nAvailable License Seat: 61\nMax Licensed Session: 1525\n")

@@ -196,9 +196,12 @@ final class SharingUnit: Sendable {
     /// - Parameters:
     ///   - seats: bought; nil: the unit has no licence of its own.
     ///   - license: more words for `license sign`.
-    init(_ serial: String, seats: Int?, license: [String] = [], _ settings: [String: String]) throws {
+    ///   - launcher: a command that starts fpxd.
+    init(
+        _ serial: String, seats: Int?, license: [String] = [], _ settings: [String: String], launcher: [String] = []
+    ) throws {
         self.serial = serial
-        daemon = try DaemonControl(cap: nil)
+        daemon = try DaemonControl(cap: nil, launcher: launcher)
         segment = try daemon.attach()
         pool = try segment.pool(0)
         load = SessionLoad(pool)

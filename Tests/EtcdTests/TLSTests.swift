@@ -45,6 +45,8 @@ extension WithEtcd {
             }
         }
 
+        private static let notTaken = "it does not take our certificate, or wants one and none is set"
+
         private func put(_ etcd: EtcdClient) async -> EtcdError? {
             await failure { () throws(EtcdError) in try await etcd.put("pool/tls", [1]) }
         }
@@ -57,8 +59,12 @@ extension WithEtcd {
             let stranger = await put(
                 try client(server.list, authority: certificates.path("stranger-ca.pem"), certificate: good.0, key: good.1))
             #expect(stranger?.name == "certificate", "\(String(describing: stranger))")
+            #expect(stranger?.description.hasSuffix(": its certificate does not come from a CA that is trusted here, or is out of date") == true)
+            let other = try client(server.list.replacing("127.0.0.1", with: "localhost"), certificate: good.0, key: good.1)
+            #expect(await put(other) == nil)
             let none = await put(try client(server.list))
             #expect(none?.name == "certificate", "\(String(describing: none))")
+            #expect(none?.description.hasSuffix("found no way to speak TLS with it: \(Self.notTaken)") == true, "\(none!)")
             let foreign = await put(
                 try client(
                     server.list, certificate: certificates.path("stranger.pem"), key: certificates.path("stranger.key")))

@@ -2,6 +2,29 @@ import SeatSharing
 import Testing
 
 @Suite struct PlanTests {
+    /// What an idle unit asks for in advance gives way to whatever others want, also its own last seat; where none is wanted it stays.
+    @Test func anIdleUnitLendsItsLastSeat() {
+        func rows(_ demand: Int) -> [Row] {
+            [
+                row("FPX1", .root, purchased: 5, demand: demand, used: demand - 1), row("FPX2", .member, purchased: 3, demand: 1),
+                row("FPX3", .member, purchased: 0, demand: 1),
+            ]
+        }
+        #expect(pool(rows(8)).targets == [8, 0, 0])
+        #expect(pool(rows(8)).lent("FPX2") == ["FPX1": 3])
+        #expect(pool(rows(7)).targets == [7, 1, 0])
+        #expect(pool(rows(6)).targets == [6, 1, 1])
+        #expect(pool(rows(8)).plan.wanted.furl == 8, "nothing is short")
+        // One session, and it is no idle unit any more.
+        var asking = rows(8)
+        asking[1].demand = Seats(2)
+        #expect(pool(asking).targets == [6, 2, 0])
+        // A guarantee is kept.
+        var guaranteed = rows(8)
+        guaranteed[0].preferences = Preferences(global: Seats(1))
+        #expect(pool(guaranteed).targets == [7, 1, 0])
+    }
+
     private func cluster(
         _ mode: SharingMode, _ primary: Int, _ secondary: Int, isEntitled: Bool = true, stale: Set<String> = [],
         modelMax: Int = 5000
