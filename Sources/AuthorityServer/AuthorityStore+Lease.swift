@@ -184,11 +184,12 @@ extension AuthorityStore {
         _ answer: StoredAnswer, to question: Question<Body>, _ digest: Data, now: Int, in database: Database
     ) throws {
         // Of a conflict the first answer stays.
-        try database.execute(
+        try database.cachedStatement(
             sql: """
                 INSERT OR IGNORE INTO answer (unit_id, idempotency_key, question, status, body, at, mac)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ledger_mac(?1, ?2, ?3, ?4, ?5, ?6))
-                """,
+                """
+        ).execute(
             arguments: [question.unitID, question.requestID, digest, answer.status, answer.body, now])
         try database.execute(sql: "DELETE FROM answer WHERE at < ?", arguments: [now - answerSeconds])
     }

@@ -47,7 +47,7 @@ extension LicenseRow: Ledgered {
         // Entries of before do not have these.
         if !unitKey.isEmpty { members["unit_key"] = .string(unitKey) }
         members["cloned_at"] = clonedAt.map(JSONValue.integer)
-        let mac = try Data.fetchOne(database, sql: Self.macQuery, arguments: [id])
+        let mac = try Data.fetchOne(try database.cachedStatement(sql: Self.macQuery), arguments: [id])
         // Half of it is as hard to come by, and is written once a day and unit.
         members["mac"] = .string((mac ?? Data()).prefix(16).hexadecimal)
         return members
@@ -105,11 +105,12 @@ enum Ledger {
         let members = details.merging(["by": .string(who), "row": .object(try row.ledgerMembers(database))]) { _, own in own }
         let last = try Row.fetchOne(database, sql: "SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1")
         let body = String(decoding: try encoder.encode(members), as: UTF8.self)
-        try database.execute(
+        try database.cachedStatement(
             sql: """
                 INSERT INTO ledger (seq, at, kind, subject, body, previous, hash)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ledger_mac(?6, ?1, ?2, ?3, ?4, ?5))
-                """,
+                """
+        ).execute(
             arguments: [(last?["seq"] ?? 0) + 1, now, kind, row.subject, body, last?["hash"] ?? beginning])
     }
 
