@@ -148,20 +148,36 @@ import Testing
         let seed = testSeed()
         var random = SeededGenerator(seed: seed)
         var missed: [Int] = []
-        for _ in 1...60 {
+        let flips = ProcessInfo.processInfo.environment["FPX_FLIPS"].flatMap { Int($0) } ?? 60
+        for _ in 1...flips {
             let place = try #require(used.randomElement(using: &random))
             var bytes = whole
             bytes[place] ^= 1 << UInt8.random(in: 0...7, using: &random)
             let flipped = authority.folder.path + "/flipped.db"
             for suffix in ["", "-wal", "-shm"] { unlink(flipped + suffix) }
             try Data(bytes).write(to: URL(filePath: flipped))
-            if await found(authority, flipped) == "nothing" { missed.append(place) }
+            // The number of a row in SQLite's own tables is in no index, and nothing reads it.
+            if await found(authority, flipped) == "nothing", try Self.contents(flipped) != Self.contents(file) {
+                missed.append(place)
+            }
         }
         #expect(
             Field.row(
-                "licence.7", "60 random bits of the database's rows are flipped", expected: "60 found",
-                found: "\(60 - missed.count) found"),
+                "licence.7", "\(flips) random bits of the database's rows are flipped", expected: "\(flips) found",
+                found: "\(flips - missed.count) found"),
             "missed at \(missed), seed \(seed)")
+    }
+
+    /// All rows of all tables.
+    private static func contents(_ path: String) throws -> [String: [Row]] {
+        try DatabaseQueue(path: path).read { database in
+            let names =
+                try String.fetchAll(database, sql: "SELECT name FROM sqlite_schema WHERE type = 'table'") + ["sqlite_schema"]
+            return try Dictionary(
+                uniqueKeysWithValues: names.map {
+                    ($0, try Row.fetchAll(database, sql: "SELECT * FROM \($0.quotedDatabaseIdentifier)"))
+                })
+        }
     }
 
     /// Where cells lie in the leaves of tables and indexes (SQLite's file format, "B-tree Pages").
