@@ -110,7 +110,7 @@ extension Text {
                 ("members", String(report.members)), ("stale-members", String(report.staleMembers)),
                 ("reclaim", report.policy), ("seats-own", "\(report.own)"), ("seats-borrowed", "\(report.borrowed)"),
                 ("seats-lent", "\(report.lent)"), ("seats-allocated", "\(report.cap)"), ("seats-used", "\(report.used)"),
-            ])
+            ] + report.problems.map { ("problem", $0) })
     }
 
     /// `name                : value`

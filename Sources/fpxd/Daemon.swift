@@ -106,7 +106,8 @@ final class Daemon: Sendable {
         haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
-        sharedSeats = try SharedSeats(settings, pools: pools, stateFolder: places.state, license: license, note: events.note)
+        sharedSeats = try SharedSeats(
+            settings, pools: pools, places: places, key: unitKey, keeper: keeper, license: license, note: events.note)
         authority = Authority(settings, unitID: unitID, unitKey: unitKey, keeper: keeper) { level, line in
             // What was done as always is for the log; what went wrong is for people.
             if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }

@@ -26,7 +26,7 @@ extension SharedSeats {
 
     /// Notes what is not as it was told.
     func tell(_ state: inout State) {
-        guard state.link != nil, let unit = state.unit else {
+        guard state.way != nil, let unit = state.unit else {
             state.told = Told()
             return
         }
@@ -111,7 +111,7 @@ extension SharedSeats {
     }
 
     private func mode(_ unit: Unit, _ state: State) -> String {
-        if state.link == nil { return "None" }
+        if state.way == nil { return "None" }
         if unit.configuration.mode.isHA { return "HA" }
         return unit.isConnected ? "fabric" : "fabric-disconn"
     }
@@ -130,10 +130,11 @@ extension SharedSeats {
             report.sessions = pools[0].snapshot().inUse
             if let trouble = state.trouble { report.problems.append(trouble) }
             guard let unit = state.unit else {
-                report.problems.append("the licence in force is not one that can be shared")
+                report.problems.append(state.identity?.reason ?? "the licence in force is not one that can be shared")
                 return report
             }
-            report.mode = mode(unit, state)
+            if let reason = state.identity?.reason { report.problems.append(reason) }
+            if state.way != nil { report.mode = mode(unit, state) }
             fill(&report, unit)
             return report
         }
