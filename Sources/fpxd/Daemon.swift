@@ -278,6 +278,7 @@ extension Daemon {
     func tick() {
         sampler.sample()
         applyLicense()
+        sharedSeats.meet(TimeNamespace.strangers(in: segment))
         let untold = state.withLock { state in
             defer { state.untold = [] }
             return state.untold

@@ -129,6 +129,7 @@ extension SharedSeats {
             report.sessionsPerSeat = state.sessionsPerSeat
             report.sessions = pools[0].snapshot().inUse
             if let trouble = state.trouble { report.problems.append(trouble) }
+            if let sentence = Self.sentence(ofStrangers: state.strangers) { report.problems.append(sentence) }
             guard let unit = state.unit else {
                 report.problems.append(state.identity?.reason ?? "the licence in force is not one that can be shared")
                 return report

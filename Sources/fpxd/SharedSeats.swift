@@ -32,6 +32,8 @@ final class SharedSeats: Sendable {
         /// The record of which a copy is known to be there, as far as this process goes.
         var confirmed: UInt64 = 0
         var wish = Wish()
+        /// Processes that go by another clock than fpxd: they would not know when borrowed seats end.
+        var strangers: [String] = []
         /// Shrinks that are not complete: the engine is asked again how far they have come.
         var drains: [SeatType: (number: Int, to: Int)] = [:]
         /// What could not be written to disk.
@@ -136,6 +138,27 @@ final class SharedSeats: Sendable {
         } catch {
             throw .sharing(reason: "\(error)")
         }
+    }
+
+    /// Told each second which attached processes go by another clock.
+    func meet(_ strangers: [String]) {
+        withState { state in
+            guard strangers != state.strangers else { return }
+            state.strangers = strangers
+            enforce(&state)
+            guard state.way != nil else { return }
+            if let sentence = Self.sentence(ofStrangers: strangers) {
+                state.note(.error, sentence)
+            } else {
+                state.note(.info, "All processes go by the clock of fpxd: borrowed seats are used again")
+            }
+        }
+    }
+
+    static func sentence(ofStrangers strangers: [String]) -> String? {
+        guard let first = strangers.first else { return nil }
+        let others = strangers.count > 1 ? ", as well as \(strangers.count - 1) others" : ""
+        return "\(first) in another time namespace than fpxd\(others), where borrowed seats end at another time: none are used"
     }
 
     /// Settings have changed. When it returns, what they ask for is in force.
@@ -297,7 +320,8 @@ final class SharedSeats: Sendable {
         for (type, pool) in zip(SeatType.allCases, pools) {
             let seats = unit.enforcement(of: type)
             let own = min(seats.own * state.sessionsPerSeat, Limits.cap)
-            let borrowed = min(seats.borrowed * state.sessionsPerSeat, Limits.cap - own)
+            let mayBorrow = state.strangers.isEmpty
+            let borrowed = mayBorrow ? min(seats.borrowed * state.sessionsPerSeat, Limits.cap - own) : 0
             set(pool, type, own, borrowed, until: seats.until.nanoseconds, &state)
         }
     }
@@ -387,7 +411,9 @@ extension SharedSeats {
                 at: pools, sessionsPerSeat: state.sessionsPerSeat, available: state.unit?.pool?.plan.available ?? .zero,
                 now: now)
             {
-                step(.use(used: seen.used, demand: seen.demand), &state)
+                // What cannot be used is left to others.
+                let most = state.strangers.isEmpty ? seen.demand : state.unit?.entitlement.purchased ?? .zero
+                step(.use(used: seen.used, demand: seen.demand.lowered(to: most)), &state)
             }
             for (type, drain) in state.drains {
                 let level = taken(type, state)

@@ -89,4 +89,50 @@ extension EndToEnd.FieldSharingRecord {
         lender.expectCap(40)
         watch.stop()
     }
+
+    /// nginx in another time namespace: its clock is far ahead, or behind, and borrowed seats would end too soon or never.
+    @Test func anotherTimeNamespace() async throws {
+        let etcd = try await EtcdServer.start()
+        let units = try SharingUnit.start(["FPXA": 40, "FPXB": 10], EndToEnd.Sharing.fabric(etcd))
+        let (lender, borrower) = (units[0], units[1])
+        borrower.load.wanted = 24 * perSeat
+        expectEventually("it has borrowed") { borrower.load.inspected == 24 * perSeat }
+        let folder = try TemporaryFolder()
+        let module = try required(distribution + "/lib/nginx/ngx_http_fpx_module.so", "run `make integrations`")
+        try folder.write(
+            """
+            load_module \(module);
+            daemon off; user root; pid \(folder.path)/nginx.pid; error_log \(folder.path)/error.log; worker_processes 1; events {}
+            http {
+                access_log off;
+                fpx_segment \(borrower.daemon.segmentPath);
+                server { listen 127.0.0.1:\(try Socket.freePort()); fpx on; return 204; }
+            }
+
+            """, to: "nginx.conf")
+        var nginx: ProxyProcess? = try ProxyProcess(
+            ["unshare", "--time", "--boottime", "-1", "--fork", NGINX.program, "-c", folder.path + "/nginx.conf"],
+            output: folder.path + "/nginx.out")
+        let sentence = "in another time namespace than fpxd"
+        let isSaid = try eventually {
+            try borrower.tells(sentence) && borrower.view().problems.contains { $0.contains(sentence) }
+                && borrower.daemon.fpx("get", "system", "csf").contains(sentence)
+        }
+        _ = eventually(within: 20) { borrower.pool.settings.borrowed == 0 }
+        #expect(
+            Field.row(
+                "sharing.12", "nginx runs in another time namespace than its fpxd",
+                expected: "no borrowed seats, and it is said",
+                found:
+                    "\(borrower.pool.settings.borrowed == 0 ? "no" : "\(borrower.pool.settings.borrowed / perSeat)") borrowed seats, "
+                    + "\(isSaid ? "and it is said" : "not said: \(nginx == nil ? "" : folder.read("nginx.out") + folder.read("error.log"))")"
+            ))
+        // Sessions are never cut: as they end, seats go back.
+        borrower.load.wanted = 5 * perSeat
+        try expectEventually("what it cannot use goes back") { try lender.view().lent == SeatCount(furl: 0, fnbi: 0, fcas: 0) }
+        nginx = nil
+        borrower.load.wanted = 24 * perSeat
+        expectEventually("it borrows again") { borrower.pool.capNow() >= 24 * perSeat }
+        #expect(try borrower.tells("All processes go by the clock of fpxd"))
+    }
 }
