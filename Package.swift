@@ -197,7 +197,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
             ], swiftSettings: toolSettings),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["Admission", "fpx", "fpx-authority", "fpxd", "TestSupport"],
+            name: "EndToEndTests", dependencies: ["Admission", "Licensing", "fpx", "fpx-authority", "fpxd", "TestSupport"],
             exclude: ["KillPoint", "Preload"], swiftSettings: toolSettings),
         .testTarget(
             name: "AuthorityTests",

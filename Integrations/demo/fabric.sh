@@ -114,9 +114,12 @@ start_fpxd() { # UNIT
 for unit in "${units[@]}"; do
     mkdir -p "$work/$unit/keys"
     cp "$work/authority/demo.pem" "$work/$unit/keys"
-    "$build/fpx-authority" license sign --key "$work/authority/demo.key" --customer demo --id "$unit" --seats 10 \
-        --model-max 100 --sessions-per-seat 1 --out "$work/$unit/license.lic" >/dev/null
     start_fpxd "$unit"
+    # The key that the unit has made: a licence that names it can be shared.
+    key=$(fpx "$unit" show license_hardware_data | sed -n 's/.*"unit_key" *: *"\([^"]*\)".*/\1/p')
+    "$build/fpx-authority" license sign --key "$work/authority/demo.key" --customer demo --id "$unit" --seats 10 \
+        --model-max 100 --sessions-per-seat 1 --unit-key "$key" --out "$work/$unit/license.lic" >/dev/null
+    fpx "$unit" commit >/dev/null
 done
 for unit in "${units[@]}"; do
     role=member

@@ -54,6 +54,8 @@ package struct AuthorityRecord: Equatable, Sendable {
         package var number: Int
         /// The last end of any epoch that was in force: after that none of them can come back.
         package var end: Int
+        /// Seats of it were shared with other units.
+        package var wasShared = false
     }
 
     /// How many renewals can lie between an epoch that was in force here and the next one: years of daily ones. Further ahead
@@ -104,8 +106,12 @@ package struct AuthorityRecord: Equatable, Sendable {
             }
             epochs[first.key] = nil
         }
-        epochs[claims.licenseID] = Epoch(number: claims.epoch, end: max(claims.end, known?.end ?? 0))
+        epochs[claims.licenseID] = Epoch(
+            number: claims.epoch, end: max(claims.end, known?.end ?? 0), wasShared: known?.wasShared ?? false)
     }
+
+    /// Remembers that seats of a licence that was in force here are shared.
+    package mutating func noteSharing(_ licenseID: String) { epochs[licenseID]?.wasShared = true }
 }
 
 extension AuthorityRecord {
@@ -127,7 +133,11 @@ extension AuthorityRecord {
         members["cloned_at"] = clonedAt.map(JSONValue.integer)
         if !epochs.isEmpty {
             members["epochs"] = .object(
-                epochs.mapValues { .object(["number": .integer($0.number), "end": .integer($0.end)]) })
+                epochs.mapValues { epoch in
+                    var fields: [String: JSONValue] = ["number": .integer(epoch.number), "end": .integer(epoch.end)]
+                    if epoch.wasShared { fields["was_shared"] = .bool(true) }
+                    return .object(fields)
+                })
         }
         return members
     }
@@ -173,7 +183,8 @@ extension AuthorityRecord {
                     let fields = try epochs.object(id)
                     self.epochs[id] = Epoch(
                         number: try fields.integer("number", in: LicenseClaims.numbers),
-                        end: try fields.integer("end", in: Timestamp.range))
+                        end: try fields.integer("end", in: Timestamp.range),
+                        wasShared: fields.has("was_shared") ? try fields.bool("was_shared") : false)
                 }
             }
         } catch {

@@ -9,6 +9,8 @@ package struct LicenseStatus: Equatable, Sendable {
     package var claims: LicenseClaims?
     /// The key that signed it; nil for the built-in evaluation.
     package var keyID: String?
+    /// As it was signed; nil for the built-in evaluation.
+    package var token: String?
     /// Whole days until it ends, a begun one counted: 0 means that it has ended. nil where there is no licence or no end.
     package var daysLeft: Int?
     /// That it ends soon, where somebody must do something about it. Its sentence stands among the warnings too.
@@ -17,13 +19,14 @@ package struct LicenseStatus: Equatable, Sendable {
     package var warnings: [String]
 
     package init(
-        state: LicenseState, reason: String? = nil, claims: LicenseClaims? = nil, keyID: String? = nil, daysLeft: Int? = nil,
-        ending: LicenseEnding? = nil, warnings: [String] = []
+        state: LicenseState, reason: String? = nil, claims: LicenseClaims? = nil, keyID: String? = nil, token: String? = nil,
+        daysLeft: Int? = nil, ending: LicenseEnding? = nil, warnings: [String] = []
     ) {
         self.state = state
         self.reason = reason
         self.claims = claims
         self.keyID = keyID
+        self.token = token
         self.daysLeft = daysLeft
         self.ending = ending
         self.warnings = warnings
@@ -81,7 +84,8 @@ extension License {
         let daysLeft = max(0, (claims.end - now + 86_399) / 86_400)
         let ending = error == nil ? LicenseEnding(of: claims, daysLeft: daysLeft, extendedAt: extendedAt) : nil
         return LicenseStatus(
-            state: error?.state ?? valid, reason: error?.description, claims: claims, keyID: keyID, daysLeft: daysLeft,
-            ending: ending, warnings: ending.map { [$0.sentence] } ?? [])
+            state: error?.state ?? valid, reason: error?.description, claims: claims, keyID: keyID,
+            token: String(decoding: token, as: UTF8.self), daysLeft: daysLeft, ending: ending,
+            warnings: ending.map { [$0.sentence] } ?? [])
     }
 }

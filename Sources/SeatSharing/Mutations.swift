@@ -40,6 +40,18 @@ package struct Mutations: OptionSet, Hashable, Sendable {
     package static let noDeadline = Mutations(rawValue: 1 << 16)
     /// An owner that took back by time lends the same seats again before the borrower's time has passed.
     package static let lendsAgain = Mutations(rawValue: 1 << 17)
+    /// A row counts though nothing vouches for it.
+    package static let unproven = Mutations(rawValue: 1 << 18)
+    /// A row gives what it says, however much its licence does.
+    package static let unbounded = Mutations(rawValue: 1 << 19)
+    /// A row gives also after its licence has ended, and for longer.
+    package static let outlivesLicense = Mutations(rawValue: 1 << 20)
+    /// Seats that stand for another number of sessions are borrowed.
+    package static let anyFactor = Mutations(rawValue: 1 << 21)
+    /// A row of an earlier process ends what was lent to a later one.
+    package static let anyOrder = Mutations(rawValue: 1 << 22)
+    /// What is on disk is taken for the latest, wherever it comes from.
+    package static let oldRecord = Mutations(rawValue: 1 << 23)
 
     package static let all: [(name: String, mutation: Mutations)] = [
         ("fromReceipt", .fromReceipt), ("noMargin", .noMargin), ("noLearning", .noLearning), ("grantsFirst", .grantsFirst),
@@ -47,6 +59,7 @@ package struct Mutations: OptionSet, Hashable, Sendable {
         ("anyIncarnation", .anyIncarnation), ("restartFrees", .restartFrees), ("renewsUnrecorded", .renewsUnrecorded),
         ("anyDrained", .anyDrained), ("noRecord", .noRecord), ("outlivesEntitlement", .outlivesEntitlement),
         ("noPauseDetector", .noPauseDetector), ("noFence", .noFence), ("forgetsLent", .forgetsLent),
-        ("noDeadline", .noDeadline), ("lendsAgain", .lendsAgain),
+        ("noDeadline", .noDeadline), ("lendsAgain", .lendsAgain), ("unproven", .unproven), ("unbounded", .unbounded),
+        ("outlivesLicense", .outlivesLicense), ("anyFactor", .anyFactor), ("anyOrder", .anyOrder), ("oldRecord", .oldRecord),
     ]
 }

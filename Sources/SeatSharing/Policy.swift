@@ -14,6 +14,9 @@ package struct Terms: Equatable, Sendable {
         self.keep = keep
     }
 
+    /// Loans do not end when their owner takes them back: which there are must be known after a restart.
+    package var areListed: Bool { keep > takeBack || keep == .forever }
+
     package func raised(to other: Terms) -> Terms {
         Terms(takeBack: max(takeBack, other.takeBack), keep: max(keep, other.keep))
     }

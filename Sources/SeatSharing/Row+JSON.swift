@@ -5,8 +5,8 @@ extension Row {
         var text = """
             {"version":\(Self.version),"cluster":"\(cluster)","serial":"\(serial)","mode":"\(mode.rawValue)",\
             "role":"\(role.rawValue)","incarnation":"\(Self.hexadecimal(incarnation))","sequence":\(sequence),\
-            "clock":\(clock.nanoseconds),"ping":\(ping),"entitled":\(isEntitled),"learning":\(isLearning),"purchased":\(Self.text(purchased)),\
-            "own":\(Self.text(own)),"used":\(Self.text(used)),"demand":\(Self.text(demand)),\
+            "record":"\(Self.hexadecimal(record))","clock":\(clock.nanoseconds),"ping":\(ping),"entitled":\(isEntitled),\
+            "purchased":\(Self.text(purchased)),"own":\(Self.text(own)),"used":\(Self.text(used)),"demand":\(Self.text(demand)),\
             "allocated":\(Self.text(allocated)),"model_max":\(Self.text(modelMax)),"grants":[
             """
         text += grants.map {
@@ -52,10 +52,10 @@ extension Row {
         role = try reader.choice("role")
         incarnation = try reader.incarnation("incarnation")
         sequence = try reader.integer("sequence", 1...Int.max / 2)
+        record = try reader.incarnation("record")
         clock = Instant(Nanoseconds(try reader.integer("clock", 0...Int.max / 2)))
         ping = try reader.integer("ping", 0...Int.max / 2)
         isEntitled = try reader.bool("entitled")
-        isLearning = try reader.bool("learning")
         purchased = try reader.seats("purchased")
         own = try reader.seats("own")
         used = try reader.seats("used")

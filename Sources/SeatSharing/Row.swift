@@ -1,7 +1,8 @@
 // Row: what a unit tells the pool. Each unit writes one row, its own, and reads all.
 //
 // A row is request, answer and receipt in one. Its `sequence` is the number that lenders grant to; `grants` is what this unit
-// lends; `holdings` is what it holds, and at the same time its promise of what it will never use.
+// lends; `holdings` is what it holds, and at the same time its promise of what it will never use. What a row gives counts as far as its
+// licence vouches for it (Proof.swift).
 
 /// How the units of a pool share.
 package enum SharingMode: String, CaseIterable, Sendable, Codable {
@@ -48,7 +49,7 @@ package struct Preferences: Equatable, Sendable {
 }
 
 /// A loan as its owner tells it.
-package struct Grant: Equatable, Sendable {
+package struct Grant: Equatable, Sendable, Codable {
     package var borrower: String
     /// The borrower's process that asked. Another one does not take it.
     package var incarnation: UInt64
@@ -83,7 +84,7 @@ package struct Holding: Equatable, Sendable {
 
 package struct Row: Equatable, Sendable {
     /// Of the protocol. Rows of another are not read.
-    package static let version = 2
+    package static let version = 3
     /// The longest row that is read, in bytes, and the most grants or holdings in one.
     package static let bytesMax = 262_144
     package static let entriesMax = 1024
@@ -92,17 +93,17 @@ package struct Row: Equatable, Sendable {
     package var serial: String
     package var mode: SharingMode
     package var role: Role
-    /// The process that writes: random, new at each start.
+    /// The process that writes; a later one has a higher number (`Incarnation`).
     package var incarnation: UInt64
     /// Counts the rows that this process has written, from 1.
     package var sequence: Int
+    /// The `LentRecord` that was on disk then; 0: none that tells of what is lent.
+    package var record: UInt64
     /// The writer's CLOCK_BOOTTIME when it wrote.
     package var clock: Instant
     /// Seconds since 1970, for people only.
     package var ping: Int
     package var isEntitled: Bool
-    /// It does not know yet what a process before it has lent: `grants` may not be all.
-    package var isLearning: Bool
     package var purchased: Seats
     /// Purchased and neither lent nor, after a restart, possibly lent.
     package var own: Seats
@@ -119,8 +120,8 @@ package struct Row: Equatable, Sendable {
     package var term: Nanoseconds
 
     package init(
-        cluster: String, serial: String, mode: SharingMode, role: Role, incarnation: UInt64, sequence: Int, clock: Instant,
-        ping: Int, isEntitled: Bool, isLearning: Bool, purchased: Seats, own: Seats, used: Seats, demand: Seats,
+        cluster: String, serial: String, mode: SharingMode, role: Role, incarnation: UInt64, sequence: Int, record: UInt64,
+        clock: Instant, ping: Int, isEntitled: Bool, purchased: Seats, own: Seats, used: Seats, demand: Seats,
         allocated: Seats,
         modelMax: Seats,
         grants: [Grant], holdings: [Holding], preferences: Preferences?, term: Nanoseconds = 30 * .second
@@ -131,10 +132,10 @@ package struct Row: Equatable, Sendable {
         self.role = role
         self.incarnation = incarnation
         self.sequence = sequence
+        self.record = record
         self.clock = clock
         self.ping = ping
         self.isEntitled = isEntitled
-        self.isLearning = isLearning
         self.purchased = purchased
         self.own = own
         self.used = used
@@ -151,6 +152,13 @@ package struct Row: Equatable, Sendable {
     package static func prefix(cluster: String) -> String { "pool/\(cluster)/m/" }
     package static func key(cluster: String, serial: String) -> String { prefix(cluster: cluster) + serial }
 
+    /// The same unit, which tells what it holds and gives nothing.
+    var givingNothing: Row {
+        var row = self
+        (row.isEntitled, row.purchased, row.own, row.grants) = (false, .zero, .zero, [])
+        return row
+    }
+
     /// Letters, digits, dot, dash and underscore, 1 to 64: what may stand in a key, in a row and on a terminal as it is.
     package static func isName(_ text: String) -> Bool {
         (1...64).contains(text.utf8.count)
@@ -160,5 +168,19 @@ package struct Row: Equatable, Sendable {
                 default: false
                 }
             }
+    }
+}
+
+/// Numbers of processes, in the order in which they began: milliseconds since 1970, and 22 random bits.
+package enum Incarnation {
+    private static let randomBits: UInt64 = 22
+
+    /// A new one.
+    ///
+    /// - Parameter last: the highest that is known of this unit. A wall clock that was set back does not make an earlier process.
+    package static func new(unixMilliseconds: Int, random: UInt64, after last: UInt64) -> UInt64 {
+        let most = UInt64.max >> randomBits
+        let time = max(min(UInt64(clamping: unixMilliseconds), most), min((last >> randomBits) + 1, most))
+        return time << randomBits | random & (1 << randomBits - 1)
     }
 }

@@ -54,6 +54,10 @@ package struct Seats: Equatable, Sendable, Codable {
         Seats(furl: a.furl - b.furl, fnbi: a.fnbi - b.fnbi, fcas: a.fcas - b.fcas)
     }
 
+    package static func * (a: Seats, factor: Int) -> Seats {
+        Seats(furl: a.furl * factor, fnbi: a.fnbi * factor, fcas: a.fcas * factor)
+    }
+
     package static func += (a: inout Seats, b: Seats) { a = a + b }
     package static func -= (a: inout Seats, b: Seats) { a = a - b }
 

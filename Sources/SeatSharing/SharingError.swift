@@ -18,6 +18,12 @@ package enum SharingError: Error, Equatable, Sendable {
     case mode(key: String, found: String, expected: String)
     /// A member is missing, unknown, of the wrong type or out of range.
     case field(key: String, name: String, found: String, expected: String)
+    /// Nothing vouches for the row: its form, its licence, or the signature of the licence's key.
+    case unproven(key: String, reason: String)
+    /// A row from before one that was read: somebody has put it there again.
+    case old(key: String)
+    /// Seats of another unit stand for another number of sessions.
+    case factor(serial: String, found: Int, expected: Int)
     /// More than one unit calls itself the root: nobody's preferences count.
     case twoRoots([String])
     /// More than one unit calls itself the primary: nothing is lent.
@@ -47,6 +53,10 @@ extension SharingError: CustomStringConvertible {
         case .mode(let key, let found, let expected): "\(Self.quote(key)): shares by \(found), expected \(expected)"
         case .field(let key, let name, let found, let expected):
             "\(Self.quote(key)): \(name): found \(found), expected \(expected)"
+        case .unproven(let key, let reason): "\(Self.quote(key)): \(reason)"
+        case .old(let key): "\(Self.quote(key)): found a row from before one that was read, expected what follows it"
+        case .factor(let serial, let found, let expected):
+            "\(Self.quote(serial)): found \(found) sessions a seat, expected \(expected) as here: no seats are shared with it"
         case .twoRoots(let serials):
             "found \(serials.count) roots (\(serials.joined(separator: ", "))), expected one: no preferred seats count"
         case .twoPrimaries(let serials):

@@ -124,29 +124,116 @@ extension Unit {
         return gives
     }
 
-    /// Whether loans of the present terms are on record, as lent in this pool.
+    /// Whether loans of the present terms are on record.
     var isRecorded: Bool {
-        mutations.contains(.noRecord)
-            || (!isElsewhere && record.terms.takeBack >= terms.takeBack && record.terms.keep >= terms.keep)
+        if mutations.contains(.noRecord) { return true }
+        guard let record else { return false }
+        return record.terms.takeBack >= terms.takeBack && record.terms.keep >= terms.keep
+            && (!terms.areListed || record.grants != nil)
     }
 
-    /// The most that may be lent: what is on record, and will still be when the record being written is there.
+    /// The most that may be lent: what is on record, and will still be when the record being written is there. Where each loan is on
+    /// record, `due` looks for it there.
     private var recordedLimit: Seats {
-        if mutations.contains(.noRecord) { return entitlement.purchased }
+        guard let record, record.grants == nil, !mutations.contains(.noRecord) else { return entitlement.purchased }
         return recordPending.map { record.seats.lowered(to: $0.seats) } ?? record.seats
+    }
+
+    /// What can be granted by a row that is composed now, if it is on record: nobody here may use it any more.
+    func grantable() -> [(unit: Int, seats: Seats)] {
+        let (gives, _) = intents()
+        var left = giveableRoom(returning: false)
+        var result: [(unit: Int, seats: Seats)] = []
+        for (unit, seats, isDue) in gives where isDue {
+            let seats = seats.lowered(to: left)
+            guard seats != .zero else { continue }
+            left -= seats
+            result.append((unit, seats))
+        }
+        return result
+    }
+
+    /// The same, as far as it is on record.
+    func due() -> [(unit: Int, seats: Seats)] {
+        grantable().filter { unit, seats in
+            guard !mutations.contains(.noRecord), let borrower = pool?.rows[unit], !lapsed(borrower) else { return true }
+            let all = seats + lentNow(borrower)
+            // The record that is being written may be there already.
+            return [record, recordPending].compactMap { $0?.grants }.allSatisfy { grants in
+                // By this row of the borrower: after a restart what it has given back before must not count against what it got then.
+                grants.contains {
+                    $0.borrower == borrower.serial && $0.incarnation == borrower.incarnation && $0.seats.covers(all)
+                        && $0.number >= borrower.sequence
+                }
+            }
+        }
+    }
+
+    private func lentNow(_ borrower: Row) -> Seats {
+        loans.reduce(.zero) {
+            $0 + ($1.borrower == borrower.serial && $1.incarnation == borrower.incarnation && now < $1.until ? $1.seats : .zero)
+        }
+    }
+
+    /// It was taken back by time, and is lent anew: on record it still is.
+    private func lapsed(_ borrower: Row) -> Bool {
+        loans.contains { $0.borrower == borrower.serial && $0.incarnation == borrower.incarnation && now >= $0.until }
+    }
+
+    /// All loans, with those that can be granted now.
+    private func listed() -> [Grant] {
+        var grants = granted
+        for (unit, seats) in grantable() {
+            guard let borrower = pool?.rows[unit], !lapsed(borrower) else { continue }
+            let known = grants.firstIndex { $0.borrower == borrower.serial && $0.incarnation == borrower.incarnation }
+            if let known {
+                grants[known].seats += seats
+                grants[known].number = borrower.sequence
+            } else {
+                grants.append(
+                    Grant(
+                        borrower: borrower.serial, incarnation: borrower.incarnation, number: borrower.sequence, seats: seats,
+                        keep: terms.keep))
+            }
+        }
+        return grants
     }
 
     /// Keeps the record a little above what is lent or planned to be: raised before more is lent, and lowered when less has been
     /// for a while. What is on record, a successor of this process does without for a term.
     mutating func adjustRecord() {
         guard recordPending == nil, learning == nil, let pool, let place else { return }
+        var wantedTerms = terms
+        if !loans.isEmpty, let record { wantedTerms = wantedTerms.raised(to: record.terms) }
+        if wantedTerms.areListed { return adjustList(wantedTerms) }
         let planned = pool.plan.lending[place].reduce(Seats.zero) { $0 + $1.seats }
         let most = (entitlement.purchased - pool.plan.shares[place].floor).raised(to: committed)
         let needed = planned.raised(to: committed).lowered(to: most)
-        var wanted = LentRecord(seats: Seats { needed[$0] + needed[$0] / 4 }.lowered(to: most), terms: terms)
-        if !loans.isEmpty { wanted.terms = wanted.terms.raised(to: record.terms) }
-        let isEnough = record.seats.covers(needed) && record.terms == wanted.terms && !isElsewhere
-        guard !isEnough || record != wanted && now - recordedAt >= pace.term / 3 else { return }
+        let seats = Seats { needed[$0] + needed[$0] / 4 }.lowered(to: most)
+        let isEnough = record.map { $0.seats.covers(needed) && $0.terms == wantedTerms && $0.grants == nil } ?? false
+        put(seats, wantedTerms, nil, isEnough: isEnough)
+    }
+
+    /// The same where each loan is on record: it is there before more is granted.
+    private mutating func adjustList(_ terms: Terms) {
+        let grants = listed()
+        let isEnough =
+            record.map { record in
+                record.terms == terms
+                    && grants.allSatisfy { grant in
+                        record.grants?.contains {
+                            $0.borrower == grant.borrower && $0.incarnation == grant.incarnation && $0.seats.covers(grant.seats)
+                        } ?? false
+                    }
+            } ?? false
+        let isDue = isEnough && due().count == grantable().count
+        put(grants.reduce(.zero) { $0 + $1.seats }, terms, grants, isEnough: isDue)
+    }
+
+    private mutating func put(_ seats: Seats, _ terms: Terms, _ grants: [Grant]?, isEnough: Bool) {
+        let wanted = LentRecord(id: incarnation &+ recordsWritten &+ 1, seats: seats, terms: terms, grants: grants)
+        guard !isEnough || record?.says(wanted) != true && now - recordedAt >= pace.term / 3 else { return }
+        recordsWritten += 1
         recordPending = wanted
         recordedAt = now
         effects.append(.remember(wanted))

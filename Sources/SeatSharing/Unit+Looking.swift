@@ -39,5 +39,10 @@ extension Unit {
     package var balance: (own: Seats, lent: Seats, borrowed: Seats) { (own, lent, borrowed(at: now)) }
 
     /// Seats that a process before this one may have lent, and until when they stay away.
-    package var learningEnd: (seats: Seats, until: Instant)? { learning.map { ($0.seats, $0.until) } }
+    package var learningEnd: (seats: Seats, until: Instant)? {
+        learning.map { ($0.seats.lowered(to: entitlement.purchased), $0.until) }
+    }
+
+    /// Nothing is lent, nor may be by a process before this one.
+    package var isAllHome: Bool { learning == nil && loans.isEmpty }
 }

@@ -13,21 +13,18 @@ extension Unit {
         guard !isFenced else { return }
         noticeMissedTime(pool)
         hearBorrowers(pool)
-        for (lender, grant) in pool.grants[configuration.serial] ?? [] { adopt(grant, from: pool.rows[lender]) }
+        for (lender, grant) in pool.grants[configuration.serial] ?? [] {
+            adopt(grant, from: pool.rows[lender], until: mutations.contains(.outlivesLicense) ? .forever : pool.ends[lender])
+        }
     }
 
     private mutating func readOwnRow(_ pool: Pool) {
         let revision = pool.revisions[configuration.serial] ?? 0
-        if !isEstablished, carried, pool.row(configuration.serial)?.incarnation != incarnation {
-            // What an older reading showed of the earlier process' row is not what the next write will replace.
-            carried = false
-            loans = []
-        }
         guard let row = pool.row(configuration.serial) else {
-            // Not there, or nothing that can be read: it is written anew. What a process before this one has lent is not found.
+            // Not there, or nothing that counts: it is written anew.
             if !isEstablished {
-                isNew = hasNoRecord && revision == 0
-                if !isNew { noticeUnknown(revision) }
+                if revision != 0 { isNew = false }
+                confirms = false
             }
             ownRevision = revision
             return
@@ -40,9 +37,16 @@ extension Unit {
             establish()
         } else if !isEstablished, row.incarnation != incarnation {
             // Of the process before this one. It is gone, and what it may still have sent fails at the revision.
-            if isElsewhere { noticeUnknown(revision) }
             ownRevision = revision
-            if carries, !isElsewhere, !row.isLearning { carry(row) }
+            // The disk knows of what was on record when that row was written, so it is no old state of it.
+            confirms = doubtful.map { row.record != 0 && row.record <= $0.id } ?? false
+            // The wall clock was set back: those who have read that row must take ours for the later one.
+            if row.incarnation > incarnation {
+                incarnation = Incarnation.new(unixMilliseconds: 0, random: incarnation, after: row.incarnation)
+            }
+        } else if row.incarnation < incarnation {
+            // Of a process that is gone: somebody has put it there again.
+            ownRevision = revision
         } else if !mutations.contains(.noFence) {
             isFenced = true
             effects.append(
@@ -54,34 +58,22 @@ extension Unit {
         }
     }
 
-    /// What is lent for longer than time, and this pool does not tell of it.
-    private mutating func noticeUnknown(_ revision: Int) {
-        guard carries, let learning, ownRevision != revision else { return }
-        effects.append(.notice(.lentUnknown(learning.seats)))
-    }
-
-    /// What is lent for longer than time: the row that the first write of this process replaces says it.
-    private mutating func carry(_ row: Row) {
-        loans = row.grants.map { grant in
-            Loan(
-                borrower: grant.borrower, incarnation: grant.incarnation, number: grant.number, seats: grant.seats,
-                keep: grant.keep,
-                until: now + record.terms.takeBack, keepUntil: now + record.terms.keep)
-        }
-        carried = true
-    }
-
+    /// Nothing of an earlier process can appear any more: what was read before the first write is what that has replaced.
     mutating func establish() {
         guard !isEstablished else { return }
         isEstablished = true
-        guard let learning, carries else { return }
-        // Nothing else of the earlier process can appear any more, so that its row is all that it has lent; and where the pool had
-        // none, nothing is lent for longer than time.
-        if carried || isNew && learning.until == .forever {
+        if confirms, let doubtful {
+            know(doubtful)
+            if learning == nil { effects.append(.notice(.learned)) }
+        }
+        guard let learning else { return }
+        if isNew, learning.until == .forever {
             self.learning = nil
             effects.append(.notice(.learned))
         } else if isNew {
             self.learning?.keepUntil = learning.until
+        } else if learning.keepUntil == .forever || learning.keepUntil > learning.until {
+            effects.append(.notice(.lentUnknown(learning.seats.lowered(to: entitlement.purchased))))
         }
     }
 
@@ -107,7 +99,9 @@ extension Unit {
     private mutating func hearBorrowers(_ pool: Pool) {
         for index in loans.indices {
             guard let row = pool.row(loans[index].borrower) else { continue }
+            let isLater = row.incarnation > loans[index].incarnation || mutations.contains(.anyOrder)
             if row.incarnation != loans[index].incarnation {
+                guard isLater else { continue }
                 // The process that borrowed is gone. Its loan runs out; where it would not, or not soon, this is its end.
                 if loans[index].until == .forever { loans[index].until = now }
                 loans[index].keepUntil = min(loans[index].keepUntil, loans[index].until)
@@ -121,7 +115,7 @@ extension Unit {
         loans.removeAll { $0.seats == .zero }
     }
 
-    private mutating func adopt(_ grant: Grant, from row: Row) {
+    private mutating func adopt(_ grant: Grant, from row: Row, until end: Instant) {
         let lender = row.serial
         var holding = held[lender] ?? Held()
         guard lender != configuration.serial, isEntitled,
@@ -131,7 +125,7 @@ extension Unit {
         guard let askedAt = sent[grant.number] ?? (mutations.contains(.anyIncarnation) ? now : nil) else { return }
         let margin = mutations.contains(.noMargin) ? 0 : Drift.margin(grant.keep)
         let from = mutations.contains(.fromReceipt) ? now : askedAt
-        let deadline = grant.keep == .forever ? .forever : from + (grant.keep - margin)
+        let deadline = min(end, grant.keep == .forever ? .forever : from + (grant.keep - margin))
         guard deadline > now else { return }
         // A grant answers a row once: whoever has got some and may get more asks again.
         if grant.seats != holding.seats { isDirty = true }

@@ -34,28 +34,26 @@ extension Unit {
     }
 
     private var canGive: Bool {
-        let (gives, returns) = intents()
-        let room = giveableRoom(returning: false)
         let back = giveableRoom(returning: true)
-        return gives.contains { $0.isDue && $0.seats.lowered(to: room) != .zero }
-            || returns.contains { $0.seats.lowered(to: back) != .zero }
+        return !due().isEmpty || intents().returns.contains { $0.seats.lowered(to: back) != .zero }
     }
 
-    private func giveableRoom(returning: Bool) -> Seats {
+    func giveableRoom(returning: Bool) -> Seats {
         mutations.contains(returning ? .returnsFirst : .grantsFirst) ? Seats(Seats.limit) : room
     }
 
     private mutating func compose() -> Row {
-        let (gives, returns) = intents()
-        for (lender, seats) in returns {
+        for (lender, seats) in intents().returns {
             let seats = seats.lowered(to: giveableRoom(returning: true))
             guard seats != .zero else { continue }
             held[lender]?.seats -= seats
             // All that has been asked for so far was asked for before this.
             held[lender]?.through = sequence
         }
+        // What the borrower has not been answered yet: `renew` answers the same rows.
+        let gives = due()
         renew()
-        for (unit, seats, isDue) in gives where isDue { give(seats.lowered(to: giveableRoom(returning: false)), to: unit) }
+        for (unit, seats) in gives { give(seats, to: unit) }
         sequence += 1
         sent[sequence] = now
         sent[sequence - Self.sentMax] = nil
@@ -65,17 +63,23 @@ extension Unit {
         demandWritten = demand
         return Row(
             cluster: configuration.cluster, serial: configuration.serial, mode: configuration.mode, role: configuration.role,
-            incarnation: incarnation, sequence: sequence, clock: now, ping: unixTime, isEntitled: isEntitled,
-            isLearning: learning != nil && !carried,
+            incarnation: incarnation, sequence: sequence, record: record?.id ?? (confirms ? doubtful?.id : nil) ?? 0,
+            clock: now, ping: unixTime, isEntitled: isEntitled,
             purchased: isEntitled ? entitlement.purchased : .zero, own: own, used: used, demand: demand,
             allocated: Seats { cap($0) }, modelMax: entitlement.modelMax,
-            grants: loans.map {
-                Grant(borrower: $0.borrower, incarnation: $0.incarnation, number: $0.number, seats: $0.seats, keep: $0.keep)
-            },
+            grants: granted,
             holdings: held.sorted { $0.key < $1.key }.map {
                 Holding(lender: $0.key, through: max($0.value.through, $0.value.number), seats: $0.value.seats)
             },
             preferences: configuration.preferences, term: configuration.term)
+    }
+
+    /// What is lent, as rows and the record tell it.
+    var granted: [Grant] {
+        // Who lends the same seats again must not say so: others would see that it is more than it has.
+        loans.filter { now < $0.until || !mutations.contains(.lendsAgain) }.map {
+            Grant(borrower: $0.borrower, incarnation: $0.incarnation, number: $0.number, seats: $0.seats, keep: $0.keep)
+        }
     }
 
     private func cap(_ type: SeatType) -> Int { min(told[type], usable[type]) }

@@ -64,16 +64,52 @@ package struct Entitlement: Equatable, Sendable {
     }
 }
 
-/// What must outlast the process: how much may still be lent after it is gone, and for how long.
+/// What must outlast the process: what may still be lent after it is gone, and for how long.
 package struct LentRecord: Equatable, Sendable {
+    /// Later records have higher ones.
+    package var id: UInt64
     /// At no time were more lent.
     package var seats: Seats
     /// For no longer.
     package var terms: Terms
+    /// Where loans do not end by time, each of them; nobody else has anything. It is no less than what was granted last.
+    package var grants: [Grant]?
 
-    package init(seats: Seats, terms: Terms) {
+    package init(id: UInt64, seats: Seats, terms: Terms, grants: [Grant]? = nil) {
+        self.id = id
         self.seats = seats
         self.terms = terms
+        self.grants = grants
+    }
+
+    /// Nothing was ever lent.
+    package static func nothing(id: UInt64) -> LentRecord {
+        LentRecord(id: id, seats: .zero, terms: Terms(takeBack: 0, keep: 0))
+    }
+
+    /// The same but for the id.
+    func says(_ other: LentRecord) -> Bool {
+        (seats, terms.takeBack, terms.keep) == (other.seats, other.terms.takeBack, other.terms.keep) && grants == other.grants
+    }
+}
+
+/// What is known, when a process begins, of what those before it may have lent.
+package enum Former: Equatable, Sendable {
+    /// It is on record, and nothing has been put on record since.
+    case known(LentRecord)
+    /// It is on record, or was before: an old state of the disk may have been put back. The unit's own row in the pool tells.
+    case doubtful(LentRecord)
+    /// No record, and no trace that this unit has ever shared.
+    case none
+    /// It has shared, and the record is lost or an old one, which said that loans last so long.
+    case lost(Terms)
+
+    /// The highest id of a record that is known; a process after it has a higher one.
+    package var latestID: UInt64? {
+        switch self {
+        case .known(let record), .doubtful(let record): record.id
+        case .none, .lost: nil
+        }
     }
 }
 
@@ -125,7 +161,7 @@ package enum Notice: Equatable, Sendable {
     case missedTime(lender: String, nanoseconds: Nanoseconds)
     /// What a process before this one may have lent is in use by its owner again.
     case learned
-    /// The row that would say what is lent for longer than time is gone: so many seats stay unused.
+    /// What is lent for longer than time is not known: so many seats stay unused.
     case lentUnknown(Seats)
 }
 
@@ -160,13 +196,11 @@ package struct Unit: Sendable {
         var number: Int
     }
 
-    package let incarnation: UInt64
+    /// Greater than that of each process of this unit that is known.
+    package internal(set) var incarnation: UInt64
     package internal(set) var configuration: UnitConfiguration
     package internal(set) var entitlement: Entitlement
     let mutations: Mutations
-    let hasNoRecord: Bool
-    /// What is on record was lent in another pool: no row in this one tells of it.
-    var isElsewhere: Bool
 
     // Of the row in etcd.
     var sequence = 0
@@ -183,19 +217,20 @@ package struct Unit: Sendable {
 
     // What is lent.
     var loans: [Loan] = []
-    /// What is on record, and what is being written there.
-    package internal(set) var record: LentRecord
+    /// What is on record, and what is being written there; nil: nothing that tells of all that may be lent.
+    package internal(set) var record: LentRecord?
     var recordPending: LentRecord?
+    var recordsWritten: UInt64 = 0
+    /// What is on record, as long as it is in doubt.
+    var doubtful: LentRecord?
+    /// The row that the first write of this process replaces shows that it is no old one.
+    var confirms = false
     /// When it was changed last.
     var recordedAt = Instant(.min)
     /// What an earlier process may have lent, until when it counts against own use and against lending.
     var learning: (seats: Seats, until: Instant, keepUntil: Instant)?
-    /// The earlier process' row is where what is lent for longer than time is found.
-    var carries: Bool
-    /// That row was found.
-    var carried = false
-    /// There is no record, and no row in the pool: as far as both tell this unit has never lent.
-    var isNew = false
+    /// There is no trace that this unit has ever lent.
+    var isNew: Bool
 
     // What is borrowed.
     var held: [String: Held] = [:]
@@ -222,33 +257,54 @@ package struct Unit: Sendable {
     var effects: [Effect] = []
 
     /// - Parameters:
-    ///   - incarnation: random, new for each process, and for each unit that follows another within it.
-    ///   - record: as it was last remembered on this unit. Nil, where the file is lost: then all may be lent.
-    ///   - isElsewhere: what is on record was lent in another pool.
+    ///   - incarnation: new for each process, and for each unit that follows another within it.
     package init(
-        _ configuration: UnitConfiguration, entitlement: Entitlement, incarnation: UInt64, record: LentRecord?,
-        isElsewhere: Bool = false, now: Instant, mutations: Mutations = []
+        _ configuration: UnitConfiguration, entitlement: Entitlement, incarnation: UInt64, former: Former, now: Instant,
+        mutations: Mutations = []
     ) {
         self.configuration = configuration
         self.entitlement = entitlement
         self.incarnation = incarnation
         self.mutations = mutations
         self.now = now
-        let terms = configuration.policy.terms(configuration.term)
-        let known = record ?? LentRecord(seats: Seats(Seats.limit), terms: terms)
-        self.record = known
-        hasNoRecord = record == nil
-        self.isElsewhere = isElsewhere
+        isNew = former == .none
         lastWrite = Instant(.min)
         lastRead = Instant(.min)
         poolAt = Instant(.min)
-        carries = known.terms.keep > known.terms.takeBack || known.terms.keep == .forever
-        if mutations.contains(.forgetsLent) { carries = false }
-        if known.seats != .zero, !mutations.contains(.noLearning) {
-            let forgets = mutations.contains(.forgetsLent)
+        var terms = configuration.policy.terms(configuration.term)
+        switch former {
+        case .known(let record):
+            know(record)
+            return
+        case .doubtful(let record):
+            if mutations.contains(.oldRecord) {
+                know(record)
+                return
+            }
+            doubtful = record
+            terms = terms.raised(to: record.terms)
+        case .none: break
+        case .lost(let told): terms = terms.raised(to: told)
+        }
+        if mutations.contains(.noLearning) { return }
+        learning = (Seats(Seats.limit), now + terms.takeBack, now + terms.keep)
+    }
+
+    /// Goes on from what is on record.
+    mutating func know(_ record: LentRecord) {
+        self.record = record
+        doubtful = nil
+        learning = nil
+        if let grants = record.grants, !mutations.contains(.forgetsLent) {
+            loans = grants.map { grant in
+                Loan(
+                    borrower: grant.borrower, incarnation: grant.incarnation, number: grant.number, seats: grant.seats,
+                    keep: grant.keep, until: now + record.terms.takeBack, keepUntil: now + record.terms.keep)
+            }
+        } else if record.seats != .zero, !mutations.contains(.noLearning) {
+            let longest = mutations.contains(.forgetsLent) ? configuration.term : .forever
             learning = (
-                known.seats, now + (forgets ? min(known.terms.takeBack, configuration.term) : known.terms.takeBack),
-                now + (forgets ? min(known.terms.keep, configuration.term) : known.terms.keep)
+                record.seats, now + min(record.terms.takeBack, longest), now + min(record.terms.keep, longest)
             )
         }
     }
@@ -306,7 +362,6 @@ package struct Unit: Sendable {
             guard record == recordPending else { return }
             self.record = record
             recordPending = nil
-            isElsewhere = false
         }
     }
 

@@ -58,7 +58,9 @@ extension LicenseCommand {
                     + "(default: cpu_model and logical_cpus_number; offline: total_memory_size and unit_id too).",
                 valueName: "part"))
         var bind: [HardwarePart] = []
+        // A key may begin with a dash.
         @Option(
+            parsing: .unconditional,
             help: ArgumentHelp(
                 "The unit's public key, `unit_key` of its hardware data: the licence is for that unit alone, and only such a one can "
                     + "share seats.", valueName: "key"))

@@ -108,9 +108,9 @@ final class Daemon: Sendable {
         haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
-        sharedSeats = try SharedSeats(settings, pools: pools, stateFolder: places.state, license: license) {
-            events.note($0, $1, $2)
-        }
+        sharedSeats = try SharedSeats(
+            settings, pools: pools, places: places, key: unitKey, keeper: keeper, license: license
+        ) { events.note($0, $1, $2) }
         authority = Authority(settings, unitID: unitID, unitKey: unitKey, keeper: keeper) { level, line in
             // What was done as always is for the log; what went wrong is for people.
             if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }
@@ -289,6 +289,7 @@ extension Daemon {
     func tick() {
         sampler.sample()
         applyLicense()
+        sharedSeats.meet(TimeNamespace.strangers(in: segment))
         let untold = state.withLock { state in
             defer { state.untold = [] }
             return state.untold

@@ -53,7 +53,7 @@ extension SharedSeats {
     }
 
     /// The way in use; nil: nothing is shared.
-    var link: Link? { state.withLock { $0.link } }
+    var link: Link? { state.withLock { $0.way } }
 }
 
 extension SharedSeats {
@@ -66,14 +66,15 @@ extension SharedSeats {
     /// Somebody has written at this revision of that link's etcd.
     func nudge(revision: Int, of link: Link) {
         withState { state in
-            guard link === state.link, let unit = state.unit, revision > unit.pool?.revision ?? 0 else { return }
+            guard link === state.way, let unit = state.unit, revision > unit.pool?.revision ?? 0 else { return }
             state.isNudged = true
             if Clock.now - state.readAt >= readGap(state) { read(&state) }
         }
     }
 
     func read(_ state: inout State) {
-        guard let link = state.link, let unit = state.unit, !state.isReading else { return }
+        guard let link = state.way, state.unit != nil, !state.isReading else { return }
+        let life = state.life
         state.isReading = true
         state.isNudged = false
         state.readAt = Clock.now
@@ -84,19 +85,26 @@ extension SharedSeats {
             } catch {
                 contents = .failure(error)
             }
+            let values = await checked(contents)
             withState { state in
-                guard state.unit?.incarnation == unit.incarnation else { return }
+                guard state.life == life else { return }
                 state.isReading = false
-                take(contents, &state)
+                take(contents, values, &state)
             }
         }
     }
 
     func send(_ row: Row, _ revision: Int, _ state: State) {
-        guard let link = state.link else { return }
+        guard let link = state.way, let key, let license = state.license.token else { return }
+        let life = state.life
         Task {
+            let value: [UInt8]
+            do { value = try await RowProofs.sign(row, license: license, with: key) } catch {
+                return withState { $0.writingTrouble = "\(error)" }
+            }
             let exchange = await link.store.exchange(
-                key: Row.key(cluster: row.cluster, serial: row.serial), value: row.encoded, ifRevision: revision)
+                key: Row.key(cluster: row.cluster, serial: row.serial), value: value, ifRevision: revision)
+            let values = await checked(exchange.contents)
             let outcome: WriteOutcome
             switch exchange.outcome {
             case .accepted(let revision): outcome = .accepted(revision: revision)
@@ -104,16 +112,21 @@ extension SharedSeats {
             case .unknown: outcome = .unknown
             }
             withState { state in
-                guard state.unit?.incarnation == row.incarnation else { return }
+                guard state.life == life else { return }
                 state.writingTrouble = nil
                 if case .unknown(let error) = exchange.outcome { state.writingTrouble = "\(error)" }
                 step(.written(sequence: row.sequence, outcome), &state)
-                take(exchange.contents, &state)
+                take(exchange.contents, values, &state)
             }
         }
     }
 
-    private func take(_ contents: Swift.Result<PoolContents, EtcdError>, _ state: inout State) {
+    private func checked(_ contents: Swift.Result<PoolContents, EtcdError>) async -> [KeyValue] {
+        guard case .success(let contents) = contents else { return [] }
+        return await proofs.check(contents.values)
+    }
+
+    private func take(_ contents: Swift.Result<PoolContents, EtcdError>, _ values: [KeyValue], _ state: inout State) {
         switch contents {
         case .failure(let error): state.readingTrouble = "\(error)"
         case .success(let contents):
@@ -121,10 +134,9 @@ extension SharedSeats {
             if let loss = contents.loss {
                 // What was read before is worth nothing, and what is lent stays on record.
                 state.note(.error, "etcd has forgotten (\(loss)): this unit begins anew")
-                start(state.serial, &state)
+                start(after: state.identity, &state)
                 step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
             }
-            let values = contents.values.map { KeyValue(key: $0.key, value: $0.value, revision: $0.revision) }
             // Late ones say nothing new.
             if let pool = try? state.reader?.read(values, revision: contents.revision, now: Clock.now) {
                 step(.pool(pool), &state)

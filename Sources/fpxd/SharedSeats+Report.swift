@@ -28,7 +28,7 @@ extension SharedSeats {
 
     /// Notes what is not as it was told.
     func tell(_ state: inout State) {
-        guard state.link != nil, let unit = state.unit else {
+        guard state.way != nil, let unit = state.unit else {
             state.told = Told()
             return
         }
@@ -137,7 +137,7 @@ extension SharedSeats {
     }
 
     private func mode(_ unit: Unit, _ state: State) -> String {
-        if state.link == nil { return "None" }
+        if state.way == nil { return "None" }
         if unit.configuration.mode.isHA { return "HA" }
         return unit.isConnected ? "fabric" : "fabric-disconn"
     }
@@ -155,11 +155,13 @@ extension SharedSeats {
             report.sessionsPerSeat = state.sessionsPerSeat
             report.sessions = pools[0].snapshot().inUse
             if let trouble = state.trouble { report.problems.append(trouble) }
+            if let sentence = Self.sentence(ofStrangers: state.strangers) { report.problems.append(sentence) }
             guard let unit = state.unit else {
-                report.problems.append("the licence in force is not one that can be shared")
+                report.problems.append(state.identity?.reason ?? "the licence in force is not one that can be shared")
                 return report
             }
-            report.mode = mode(unit, state)
+            if let reason = state.identity?.reason { report.problems.append(reason) }
+            if state.way != nil { report.mode = mode(unit, state) }
             fill(&report, unit)
             report.problems += hints(unit, state)
             return report

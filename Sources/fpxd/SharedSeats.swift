@@ -17,15 +17,23 @@ final class SharedSeats: Sendable {
     struct State {
         var settings: Settings
         var license: LicenseStatus
-        /// Of the licence in force, where it has one.
-        var serial: String?
+        /// Nil: the licence in force is everybody's.
+        var identity: Identity?
         /// Nil: by the settings this unit shares nothing.
         var link: Link?
+        /// Nil: this unit shares nothing, by settings or by its licence.
+        var way: Link? { identity?.reason == nil ? link : nil }
         /// Nil: this licence is not shared, and the caps are its own.
         var unit: Unit?
         var reader: PoolReader?
-        var sessionsPerSeat = 1
+        var sessionsPerSeat: Int { identity?.sessionsPerSeat ?? 1 }
+        /// Counts units: what was asked for one tells nothing to the next.
+        var life = 0
+        /// The record of which a copy is known to be there, as far as this process goes.
+        var confirmed: UInt64 = 0
         var wish = Wish()
+        /// Processes that go by another clock than fpxd: they would not know when borrowed seats end.
+        var strangers: [String] = []
         /// Shrinks that are not complete: the engine is asked again how far they have come.
         var drains: [SeatType: (number: Int, to: Int)] = [:]
         /// What could not be written to disk.
@@ -47,23 +55,58 @@ final class SharedSeats: Sendable {
         }
     }
 
+    /// Who a unit is, by its licence: another of these is another unit.
+    struct Identity: Equatable {
+        /// A unit is known by the id of its licence, so that no licence can be in a pool twice.
+        let serial: String
+        let sessionsPerSeat: Int
+        /// Why it shares no seats by this licence; nil: it does.
+        let reason: String?
+
+        /// Nil for built-in licences.
+        init?(_ license: LicenseStatus, key: SigningKey?) {
+            guard license.keyID != nil, let claims = license.claims else { return nil }
+            serial = claims.licenseID
+            sessionsPerSeat = max(1, claims.sessionsPerSeat)
+            if key == nil {
+                reason = "this unit's key cannot be read: without it nobody can trust what it lends, and it shares no seats"
+            } else if claims.unitKey == nil {
+                reason =
+                    "licence \(claims.licenseID) names no unit's key, so that nobody can trust what is lent of it: it shares no seats; "
+                    + "have it issued for unit_key of fpx show license_hardware_data"
+            } else if claims.unitKey != key?.publicText {
+                reason = "licence \(claims.licenseID) is for another unit's key: it shares no seats here"
+            } else {
+                reason = nil
+            }
+        }
+    }
+
     private static let lookedEvery: Nanoseconds = 250 * .millisecond
 
     let pools: [HostPool]
+    let proofs: RowProofs
+    let key: SigningKey?
+    private let keeper: LicenseKeeper
     private let records: LentRecords
     let note: @Sendable (Logger.Level, EventLog.Subject, String) -> Void
     let state: Mutex<State>
 
     /// - Parameters:
     ///   - pools: of each licence type.
+    ///   - key: the unit's own; nil: it cannot be read.
     ///   - note: told what people should know.
     init(
-        _ settings: Settings, pools: [HostPool], stateFolder: String, license: LicenseStatus,
+        _ settings: Settings, pools: [HostPool], places: Places, key: SigningKey?, keeper: LicenseKeeper,
+        license: LicenseStatus,
         note: @escaping @Sendable (Logger.Level, EventLog.Subject, String) -> Void
     ) throws {
         self.pools = pools
         self.note = note
-        records = LentRecords(stateFolder: stateFolder)
+        self.key = key
+        self.keeper = keeper
+        proofs = RowProofs { keeper.trustedKeys() }
+        records = LentRecords(stateFolder: places.state, segment: places.segment)
         state = Mutex(State(settings: settings, license: license, link: try Link.Way(settings).map(Link.init)))
     }
 
@@ -73,9 +116,12 @@ final class SharedSeats: Sendable {
     func entitle(_ license: LicenseStatus) {
         withState { state in
             state.license = license
-            state.sessionsPerSeat = max(1, license.claims?.sessionsPerSeat ?? 1)
-            let serial = Self.serial(of: license)
-            if state.serial != serial { start(serial, &state) }
+            let identity = Identity(license, key: key)
+            if state.identity != identity {
+                let former = state.identity
+                state.identity = identity
+                start(after: former, &state)
+            }
             applyLicense(&state)
         }
     }
@@ -84,7 +130,7 @@ final class SharedSeats: Sendable {
     ///
     /// - Throws: what would keep a unit from living by them. Nothing is stopped for the question.
     func link(for settings: Settings) throws(SettingsError) -> Link? {
-        let (current, serial) = state.withLock { ($0.link, $0.serial) }
+        let (current, serial) = state.withLock { ($0.link, $0.identity?.serial) }
         do {
             guard let way = try Link.Way(settings) else { return nil }
             if let current, current.way == way { return current }
@@ -93,6 +139,27 @@ final class SharedSeats: Sendable {
         } catch {
             throw .sharing(reason: "\(error)")
         }
+    }
+
+    /// Told each second which attached processes go by another clock.
+    func meet(_ strangers: [String]) {
+        withState { state in
+            guard strangers != state.strangers else { return }
+            state.strangers = strangers
+            enforce(&state)
+            guard state.way != nil else { return }
+            if let sentence = Self.sentence(ofStrangers: strangers) {
+                state.note(.error, sentence)
+            } else {
+                state.note(.info, "All processes go by the clock of fpxd: borrowed seats are used again")
+            }
+        }
+    }
+
+    static func sentence(ofStrangers strangers: [String]) -> String? {
+        guard let first = strangers.first else { return nil }
+        let others = strangers.count > 1 ? ", as well as \(strangers.count - 1) others" : ""
+        return "\(first) in another time namespace than fpxd\(others), where borrowed seats end at another time: none are used"
     }
 
     /// Settings have changed. When it returns, what they ask for is in force.
@@ -105,10 +172,10 @@ final class SharedSeats: Sendable {
                 state.link = link
                 state.told = Told()
                 state.note(.info, link.map { "Seat sharing begins with \($0)" } ?? "Seat sharing is off")
-                start(state.serial, &state)
+                start(after: state.identity, &state)
                 return applyLicense(&state)
             }
-            guard link != nil, let serial = state.unit?.configuration.serial else { return }
+            guard state.way != nil, let serial = state.unit?.configuration.serial else { return }
             do throws(SharingError) {
                 if let configuration = try settings.unitConfiguration(serial: serial) {
                     step(.configure(configuration), &state)
@@ -121,60 +188,86 @@ final class SharedSeats: Sendable {
 
     // MARK: the unit
 
-    /// A unit is known by the id of its licence, so that no licence can be in a pool twice. Built-in licences are everybody's.
-    private static func serial(of license: LicenseStatus) -> String? {
-        guard license.keyID != nil, let id = license.claims?.licenseID else { return nil }
-        return id
-    }
-
     private func applyLicense(_ state: inout State) {
         if state.unit == nil { useOwn(&state) } else { step(.entitle(entitlement(state)), &state) }
     }
 
     /// A unit of its own for each licence, for each way, and after etcd has forgotten: whatever was lent before is on record.
-    func start(_ serial: String?, _ state: inout State) {
-        let former = state.unit?.configuration.serial == serial ? state.unit : nil
-        state.serial = serial
+    ///
+    /// - Parameter identity: as it was until now.
+    func start(after identity: Identity?, _ state: inout State) {
+        let isSame = identity?.serial == state.identity?.serial && identity?.sessionsPerSeat == state.identity?.sessionsPerSeat
+        // A file that is lost meanwhile is known to the unit that had it written.
+        let inMemory = isSame ? state.unit?.record : nil
         state.unit = nil
+        state.life += 1
         state.drains = [:]
         state.unwritten = nil
+        state.confirmed = 0
         (state.isReading, state.isNudged, state.aside) = (false, false, Aside())
         (state.readingTrouble, state.writingTrouble) = (nil, nil)
-        guard let serial else { return }
+        guard let identity = state.identity else { return }
+        let serial = identity.serial
+        if let reason = identity.reason, state.link != nil { state.note(.error, "Seat sharing: \(reason)") }
         do throws(SharingError) {
-            let stored = records.read(serial)
-            // A file that is lost meanwhile is known to the unit that had it written.
-            let record = stored?.record ?? former?.record
+            let former =
+                inMemory.map(Former.known)
+                ?? records.former(
+                    serial, sessionsPerSeat: identity.sessionsPerSeat, in: state.way?.pool,
+                    wasShared: keeper.record.epochs[serial]?.wasShared ?? false)
             let configuration: UnitConfiguration
-            if let shared = try state.settings.unitConfiguration(serial: serial) {
+            if state.way != nil, let shared = try state.settings.unitConfiguration(serial: serial) {
                 configuration = shared
-                if record == nil {
+                if case .lost = former {
+                    state.note(
+                        .warning,
+                        "No record of what \(serial) has lent, or an old one: its seats come into use when all that may be is over"
+                    )
+                } else if former == .none {
                     state.note(
                         .warning, "No record of what \(serial) has lent: its seats come into use when all that may be is over")
                 }
+                keeper.remember { $0.noteSharing(serial) }
             } else {
-                // It shares nothing, so that a unit that will knows that nothing is lent.
-                if record == nil, !records.exists(serial) {
-                    try? records.write(LentRecords.nothing, serial, in: nil)
-                    return
-                }
-                // What it has lent while it did is not its own yet.
-                if record?.seats == .zero { return }
-                configuration = try UnitConfiguration(cluster: "none", serial: serial, mode: .fabric, role: .member)
-                state.note(
-                    .warning,
-                    "Lent before and perhaps not back yet: \((record?.seats ?? Seats(Seats.limit)).counted) of \(serial)")
+                guard try mayBeLent(former, identity, &state) else { return }
+                configuration = try UnitConfiguration(
+                    cluster: "none", serial: serial, mode: .fabric, role: .member,
+                    term: Nanoseconds(state.settings.number(Setting.sharingTerm)) * .second)
             }
-            var isElsewhere = stored == nil && record != nil
-            if let pool = stored?.pool, let link = state.link { isElsewhere = !pool.isSame(as: link.pool) }
             state.unit = Unit(
-                configuration, entitlement: entitlement(state), incarnation: UInt64.random(in: 1...UInt64.max), record: record,
-                isElsewhere: isElsewhere, now: Clock.now)
+                configuration, entitlement: entitlement(state), incarnation: newIncarnation(after: former.latestID),
+                former: former, now: Clock.now)
             state.reader = PoolReader(
-                cluster: configuration.cluster, mode: configuration.mode, term: configuration.term)
+                cluster: configuration.cluster, mode: configuration.mode, term: configuration.term,
+                sessionsPerSeat: identity.sessionsPerSeat)
         } catch {
             state.note(.error, "\(error): no seats are shared")
         }
+    }
+
+    /// Whether a unit that shares nothing goes without seats that it has lent while it did.
+    private func mayBeLent(_ former: Former, _ identity: Identity, _ state: inout State) throws(SharingError) -> Bool {
+        switch former {
+        case .none:
+            // So that a unit that will share knows that nothing is lent.
+            let nothing = LentRecord.nothing(id: newIncarnation(after: nil))
+            try? records.write(nothing, identity.serial, sessionsPerSeat: identity.sessionsPerSeat, in: nil)
+            return false
+        case .known(let record) where record.seats == .zero:
+            records.confirm(identity.serial)
+            return false
+        case .known(let record):
+            state.note(
+                .warning, "Lent before and perhaps not back yet: \(record.seats) seats of \(identity.serial)")
+        case .doubtful, .lost:
+            state.note(.warning, "Lent before and perhaps not back yet: all seats of \(identity.serial), as no record tells")
+        }
+        return true
+    }
+
+    private func newIncarnation(after last: UInt64?) -> UInt64 {
+        Incarnation.new(
+            unixMilliseconds: Int(Date.now.timeIntervalSince1970 * 1000), random: .random(in: 0...UInt64.max), after: last ?? 0)
     }
 
     private func entitlement(_ state: State) -> Entitlement {
@@ -228,7 +321,8 @@ final class SharedSeats: Sendable {
         for (type, pool) in zip(SeatType.allCases, pools) {
             let seats = unit.enforcement(of: type)
             let own = min(seats.own * state.sessionsPerSeat, Limits.cap)
-            let borrowed = min(seats.borrowed * state.sessionsPerSeat, Limits.cap - own)
+            let mayBorrow = state.strangers.isEmpty
+            let borrowed = mayBorrow ? min(seats.borrowed * state.sessionsPerSeat, Limits.cap - own) : 0
             set(pool, type, own, borrowed, until: seats.until.nanoseconds, &state)
         }
     }
@@ -266,7 +360,7 @@ final class SharedSeats: Sendable {
     private func remember(_ record: LentRecord, _ state: inout State) -> [Event] {
         guard let serial = state.unit?.configuration.serial else { return [] }
         do {
-            try records.write(record, serial, in: state.link?.pool)
+            try records.write(record, serial, sessionsPerSeat: state.sessionsPerSeat, in: state.way?.pool)
             state.unwritten = nil
             return [.remembered(record)]
         } catch {
@@ -289,7 +383,7 @@ final class SharedSeats: Sendable {
             )
         case .learned: (.info, "What was lent before this start is back, or known")
         case .lentUnknown(let seats):
-            (.error, "The pool does not say what is lent for longer than time: \(seats.counted) stay unused")
+            (.error, "It is not known what is lent for longer than time: \(seats.counted) stay unused")
         }
     }
 
@@ -318,7 +412,9 @@ extension SharedSeats {
                 at: pools, sessionsPerSeat: state.sessionsPerSeat, available: state.unit?.pool?.plan.available ?? .zero,
                 now: now)
             {
-                step(.use(used: seen.used, demand: seen.demand), &state)
+                // What cannot be used is left to others.
+                let most = state.strangers.isEmpty ? seen.demand : state.unit?.entitlement.purchased ?? .zero
+                step(.use(used: seen.used, demand: seen.demand.lowered(to: most)), &state)
             }
             for (type, drain) in state.drains {
                 let level = taken(type, state)
@@ -328,6 +424,7 @@ extension SharedSeats {
             if let record = state.unwritten { for event in remember(record, &state) { step(event, &state) } }
             step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
             if state.isNudged, now - state.readAt >= readGap(state) { read(&state) }
+            confirm(&state)
             retire(&state)
             lookAside(&state)
             tell(&state)
@@ -337,11 +434,19 @@ extension SharedSeats {
         }
     }
 
+    /// What is on disk was found to be the latest, as after a boot: the next process need not ask again.
+    private func confirm(_ state: inout State) {
+        guard let unit = state.unit, let id = unit.record?.id, id != state.confirmed else { return }
+        records.confirm(unit.configuration.serial)
+        state.confirmed = id
+    }
+
     /// A unit that shares nothing any more goes on by its licence alone as soon as what it had lent is back.
     private func retire(_ state: inout State) {
-        guard state.link == nil, let unit = state.unit, unit.learningEnd == nil else { return }
+        guard state.way == nil, let unit = state.unit, unit.isAllHome else { return }
         do {
-            try records.write(LentRecords.nothing, unit.configuration.serial, in: nil)
+            let nothing = LentRecord.nothing(id: newIncarnation(after: unit.record?.id))
+            try records.write(nothing, unit.configuration.serial, sessionsPerSeat: state.sessionsPerSeat, in: nil)
             state.unit = nil
             useOwn(&state)
         } catch {

@@ -150,7 +150,6 @@ struct Schedule {
             let (victim, other) = (unit(), unit())
             if damage == .oldRow { return drawOldRow(victim) }
             add(chance(0...Self.seconds), "etcd: \(damage) \(victim.serial)") { [run] in
-                if damage == .clone { run.hasClone = true }
                 run.excuseAll()
                 damage.strike(cluster, victim: victim.serial, other: other.serial)
             }
@@ -188,7 +187,7 @@ struct Schedule {
 
 /// What somebody may write into etcd who may write there.
 enum Damage: String, CaseIterable {
-    case forgetsAll, forgets, garbage, otherVersion, truncated, foreignKey, foreignCopy, oldRow, clone
+    case forgetsAll, forgets, garbage, otherVersion, truncated, foreignKey, foreignCopy, oldRow, changed
 
     static let prefix = "pool/chaos/m/"
 
@@ -200,13 +199,16 @@ enum Damage: String, CaseIterable {
         case .forgetsAll: cluster.delete("pool/")
         case .forgets: cluster.delete(key)
         case .garbage: cluster.put(key, "\u{1}{{]garbage")
-        case .otherVersion: cluster.put(key, row.replacing("\"version\":1", with: "\"version\":2"))
+        case .otherVersion: cluster.put(key, "{\"version\":2}")
         case .truncated: cluster.put(key, String(row.prefix(row.count / 2)))
         case .foreignKey: cluster.put(prefix + "not a serial!", row)
         case .foreignCopy: cluster.put(prefix + (victim == other ? "U9" : other), row)
         case .oldRow: cluster.put(key, row)
-        case .clone:
-            cluster.put(key, row.replacing(/"incarnation":"[0-9a-f]{4}/, with: "\"incarnation\":\"abcd"))
+        case .changed:
+            // The signature is of other bytes.
+            let middle = row.index(row.startIndex, offsetBy: row.count / 2)
+            cluster.put(
+                key, row.isEmpty ? "" : row.replacingCharacters(in: middle...middle, with: row[middle] == "A" ? "B" : "A"))
         }
     }
 }

@@ -29,7 +29,6 @@ final class Run {
     private(set) var stations: [Station] = []
     private(set) var cluster: Cluster
     private(set) var oracle: Oracle!
-    var hasClone = false
     private var network: Network
     private let words: WorkerWords
     private let folder: String
@@ -237,8 +236,6 @@ final class Run {
             try station.place.mend()
             station.signal(SIGCONT, workersToo: true)
             setWall(station, 0)
-            // A unit that has found another process in its row uses nothing until somebody looks at it.
-            if hasClone { station.end(by: SIGTERM) }
             try restart(station)
             try startWorkers(station)
             for worker in 0..<Station.workers { station.wish(worker, 100_000) }

@@ -60,6 +60,8 @@ final class Station {
         } catch {
             throw .notReady(what: home, log: "\(error)")
         }
+        // The key that its licences name, before it makes one itself.
+        try must([programs.authority, "keys", "new", "--name", "unit", "--out", home + "/state"])
         try sign(seats)
         // A unit that keeps no record of what it has lent takes all for lent, and where loans do not end by time for ever. A first
         // start without sharing says that there is none.
@@ -130,9 +132,21 @@ final class Station {
         try must([
             programs.authority, "license", "sign", "--key", programs.folder + "/chaos.key", "--customer", "chaos", "--seats",
             String(seats[0]), "--fnbi", String(seats[1]), "--fcas", String(seats[2]), "--sessions-per-seat",
-            String(Self.sessionsPerSeat), "--model-max", "500", "--id", serial, "--epoch", String(epoch), "--out",
-            home + "/license.lic",
+            String(Self.sessionsPerSeat), "--model-max", "500", "--id", serial, "--epoch", String(epoch), "--unit-key",
+            try publicKey(), "--out", home + "/license.lic",
         ])
+    }
+
+    /// The last 32 bytes of what the PEM says (RFC 8410), in base64url.
+    private func publicKey() throws(ChaosError) -> String {
+        let path = home + "/state/unit.pem"
+        let text = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+        let lines = text.split(separator: "\n").filter { !$0.hasPrefix("-----") }
+        guard let bytes = Data(base64Encoded: lines.joined()), bytes.count == 44 else {
+            throw .missing(what: path, expected: "an Ed25519 public key")
+        }
+        return bytes.suffix(32).base64EncodedString().replacing("+", with: "-").replacing("/", with: "_").replacing(
+            "=", with: "")
     }
 
     /// Sets the wall clock; it may go back.

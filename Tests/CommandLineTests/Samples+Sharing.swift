@@ -9,8 +9,8 @@ extension Samples {
         func row(_ serial: String, _ role: Role, own: Int, used: Int, allocated: Int, grants: [Grant] = []) -> Row {
             func furl(_ seats: Int) -> Seats { Seats(furl: seats, fnbi: 0, fcas: 0) }
             return Row(
-                cluster: "lab", serial: serial, mode: mode, role: role, incarnation: 7, sequence: 3,
-                clock: Instant(9 * .second), ping: 1_795_000_000, isEntitled: true, isLearning: false, purchased: furl(40),
+                cluster: "lab", serial: serial, mode: mode, role: role, incarnation: 7, sequence: 3, record: 1,
+                clock: Instant(9 * .second), ping: 1_795_000_000, isEntitled: true, purchased: furl(40),
                 own: furl(own), used: furl(used), demand: furl(used), allocated: furl(allocated), modelMax: Seats(500),
                 grants: grants, holdings: [], preferences: nil)
         }

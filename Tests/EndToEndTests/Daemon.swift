@@ -82,6 +82,7 @@ final class DaemonControl: Sendable {
         process.withLock { $0 = nil }
         unlink(segmentPath)
         unlink(segmentPath + ".sessions")
+        unlink(segmentPath + ".lent")
     }
 
     // MARK: Licence

@@ -93,7 +93,7 @@ extension EndToEnd.Sharing {
         let etcd = try await EtcdServer.start()
         let units = try SharingUnit.start(["FPXA": 40, "FPXB": 10], Self.fabric(etcd))
         try expectEventually("both are in the pool") { try units.allSatisfy { try $0.view().members == 2 } }
-        let copy = try SharingUnit("FPXA", seats: 40, Self.fabric(etcd))
+        let copy = try SharingUnit("FPXA", seats: 40, copyOf: units[0], Self.fabric(etcd))
         try expectEventually("one of the two gives up") { try units[0].view().isFenced || copy.view().isFenced }
         let (fenced, other) = try units[0].view().isFenced ? (units[0], copy) : (copy, units[0])
         fenced.expectCap(0)
@@ -120,34 +120,35 @@ extension EndToEnd.Sharing {
         for unit in units { expectEventually("all are inspected") { unit.load.inspected == 15 * Self.perSeat } }
         let before = units.map { $0.pool.capNow() }
         let prefix = "pool/acme/m/"
-        let row = try etcd.control(["get", "--print-value-only", prefix + "FPXMEMB02"]).trimmingCharacters(in: .newlines)
-        func changed(_ old: String, _ new: String) throws -> String {
-            try #require(row.contains(old), "\(row)")
-            return row.replacing(old, with: new)
+        let value = try etcd.value(prefix + "FPXMEMB02")
+        let genuine = try #require(SignedRow(value))
+        /// As the unit itself would sign it, if its program were another one.
+        func changed(_ change: (inout [String: Any]) -> Void) async throws -> String {
+            var row = genuine
+            change(&row.row)
+            return try await row.signed(by: units[1].keyFile)
         }
-        // A row that would be one, of a unit that has nothing and wants nothing.
-        var second = try #require(try JSONSerialization.jsonObject(with: Data(row.utf8)) as? [String: Any])
-        for name in ["purchased", "own", "used", "demand", "allocated"] { second[name] = [0, 0, 0] }
-        (second["serial"], second["role"], second["grants"], second["holdings"]) = ("FPXROOT99", "root", [Int](), [Int]())
+        let other = try #require(try etcd.row(of: "FPXMEMB03"))
         let rows: [(key: String, value: String, problem: String)] = [
-            (prefix + "no name", row, "no member's key, expected pool/acme/m/SERIAL"),
-            (prefix + "FPXHALF", String(row.prefix(row.count / 2)), "at byte \(row.count / 2)"),
-            (prefix + "FPXNEW", try changed(#""version":2"#, #""version":3"#), "found protocol version 3, expected 2"),
+            (prefix + "no name", value, "no member's key, expected pool/acme/m/SERIAL"),
             (
-                prefix + "FPXPOOL", try changed(#""cluster":"acme""#, #""cluster":"other""#),
-                #"a row of pool "other", expected "acme""#
+                prefix + "FPXHALF", String(value.prefix(value.count / 2)),
+                "found 2 of 3 parts, expected header.payload.signature"
             ),
-            (prefix + "FPXTWIN", row, #"a row of unit "FPXMEMB02", expected "FPXTWIN""#),
+            (prefix + "FPXNEW", try await changed { $0["version"] = 4 }, "found protocol version 4, expected 3"),
+            (prefix + "FPXOLD", try genuine.text(), "found protocol version of rows that nobody has signed, expected 3"),
+            (prefix + "FPXPOOL", try await changed { $0["cluster"] = "other" }, #"a row of pool "other", expected "acme""#),
+            (prefix + "FPXTWIN", value, #"a row of unit "FPXMEMB02", expected "FPXTWIN""#),
             (prefix + "FPXNOISE", "\u{1}{{{\u{1b}[2J", "found"),
             (
                 prefix + "FPXLESS",
-                try changed(#""purchased":[40"#, #""purchased":[-1"#).replacing(
-                    #""FPXMEMB02","mode""#, with: #""FPXLESS","mode""#), "purchased: found -1"
+                try await changed { ($0["purchased"], $0["serial"]) = ([-1, 0, 0], "FPXLESS") }, "purchased: found -1"
             ),
             (
-                prefix + "FPXROOT99", String(decoding: try JSONSerialization.data(withJSONObject: second), as: UTF8.self),
-                "found 2 roots (FPXROOT01, FPXROOT99), expected one: no preferred seats count"
+                prefix + "FPXOTHER", try await changed { $0["serial"] = "FPXOTHER" },
+                #"a row of unit "FPXMEMB02", expected "FPXOTHER""#
             ),
+            (prefix + "FPXKEY", try await other.signed(by: units[1].keyFile), "found a signature that key unit did not make"),
         ]
         for row in rows { try etcd.control(["put", "--", row.key, row.value]) }
         for unit in units {
@@ -155,16 +156,16 @@ extension EndToEnd.Sharing {
                 try expectEventually("\(unit.serial) names \(key)") {
                     let text = try unit.daemon.fpx("diagnose", "test", "application", "csfd", "1")
                     return text.split(separator: "\n").contains {
-                        $0.hasPrefix("Problem: ") && $0.contains(problem) && (problem.contains("roots") || $0.contains(key))
+                        $0.hasPrefix("Problem: ") && $0.contains(problem) && $0.contains(key)
                     }
                 }
             }
-            #expect(try unit.tells("found protocol version 3, expected 2"))
+            #expect(try unit.tells("found protocol version 4, expected 3"))
         }
         // A unit's own row, damaged: it is written anew.
         try etcd.control(["put", prefix + "FPXMEMB03", "gone"])
         try expectEventually("the row is whole again") {
-            try etcd.control(["get", "--print-value-only", prefix + "FPXMEMB03"]).hasPrefix(#"{"version":2"#)
+            try etcd.row(of: "FPXMEMB03") != nil
         }
         #expect(units.map { $0.pool.capNow() } == before)
         try etcd.control(["del", "--prefix", prefix + "no"])

@@ -81,7 +81,7 @@ extension EndToEnd.Sharing {
                 device.wholeMatch(
                     of: try Regex(
                         "dev: \(serial)\\(0x[0-9a-f]{8}\\), stale: n, root: \(isRoot), sharing: y, "
-                            + "last ping: [0-9]{10} proto_version=2")) != nil, "\(device)")
+                            + "last ping: [0-9]{10} proto_version=3")) != nil, "\(device)")
             #expect(lines[1] == header)
             #expect(lines[2].hasPrefix("furl \(serial == "FPXMEMB03" ? 20 : 40)/ "), "\(lines[2])")
             let preferred = serial == "FPXMEMB03" ? 8 : 5

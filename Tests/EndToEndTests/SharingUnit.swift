@@ -184,27 +184,47 @@ final class CapWatch: Sendable {
 final class SharingUnit: Sendable {
     static let sessionsPerSeat = 25
 
+    /// Who signs the licences of all units: each believes what the others' licences say.
+    private static let vendor = Result {
+        let folder = try TemporaryFolder()
+        let (status, output) = try run(
+            try Programs.path("fpx-authority"), ["keys", "new", "--name", "vendor", "--out", folder.path])
+        if status != 0 { throw EndToEndError.notReady(what: "fpx-authority keys new", log: output) }
+        return folder
+    }
+    static func vendorKey() throws -> String { try vendor.get().path + "/vendor.key" }
+
     let serial: String
     let daemon: DaemonControl
     let pool: Pool
     let load: SessionLoad
     private let segment: Segment
     private let epoch = Atomic(0)
+    private let unitKey = Mutex<String?>(nil)
 
     /// Starts it once without sharing, as a unit that is new begins, and then with it.
     ///
     /// - Parameters:
     ///   - seats: bought; nil: the unit has no licence of its own.
     ///   - license: more words for `license sign`.
+    ///   - original: a unit whose key it has, as where a whole host was copied.
     ///   - launcher: a command that starts fpxd.
     init(
-        _ serial: String, seats: Int?, license: [String] = [], _ settings: [String: String], launcher: [String] = []
+        _ serial: String, seats: Int?, license: [String] = [], copyOf original: SharingUnit? = nil,
+        _ settings: [String: String], launcher: [String] = []
     ) throws {
         self.serial = serial
         daemon = try DaemonControl(cap: nil, launcher: launcher)
+        try FileManager.default.copyItem(
+            atPath: try Self.vendor.get().path + "/vendor.pem", toPath: daemon.home + "/keys/vendor.pem")
         segment = try daemon.attach()
         pool = try segment.pool(0)
         load = SessionLoad(pool)
+        if let original {
+            try daemon.end(by: SIGTERM)
+            try Data(contentsOf: URL(filePath: original.keyFile)).write(to: URL(filePath: keyFile))
+            try daemon.start()
+        }
         if let seats {
             try sign(seats: seats, license)
             _ = try daemon.ask(["commit"])
@@ -229,24 +249,50 @@ final class SharingUnit: Sendable {
 
     // MARK: Licence and settings
 
-    /// Puts a licence in place.
+    /// The private key of the unit.
+    var keyFile: String { daemon.home + "/state/unit.key" }
+
+    /// Its public half, as a licence names it.
+    func publicKey() throws -> String {
+        if let known = unitKey.withLock({ $0 }) { return known }
+        let text = try daemon.fpx("show", "license_hardware_data")
+        let key = String(try #require(text.firstMatch(of: /"unit_key" ?: ?"([^"]+)"/)?.1, "\(text)"))
+        unitKey.withLock { $0 = key }
+        return key
+    }
+
+    /// A licence of this unit that names no key.
+    func plainLicense(seats: Int) throws -> String {
+        let file = daemon.folder.path + "/plain.lic"
+        try daemon.authority(
+            "license", "sign", "--key", try Self.vendorKey(), "--customer", "test", "--seats", "\(seats)", "--model-max",
+            "1000",
+            "--id", serial, "--epoch", "1000", "--out", file)
+        return try String(contentsOfFile: file, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    /// Puts a licence in place that names the unit's key.
     func sign(seats: Int, _ more: [String] = []) throws {
         let number = epoch.add(1, ordering: .relaxed).newValue
         try daemon.authority(
             [
-                "license", "sign", "--key", daemon.folder.path + "/test.key", "--customer", "test", "--seats", "\(seats)",
-                "--model-max", "1000", "--id", serial, "--epoch", "\(number)", "--out", daemon.licenseFile,
+                "license", "sign", "--key", try Self.vendorKey(), "--customer", "test", "--seats", "\(seats)",
+                "--model-max", "1000", "--id", serial, "--epoch", "\(number)", "--unit-key", try publicKey(), "--out",
+                daemon.licenseFile,
             ] + more)
     }
 
     /// Ends fpxd by a signal and starts it, with other settings where some are given.
     func restart(_ settings: [String: String]? = nil, by signal: Int32) throws {
-        if let settings {
-            let lines = settings.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)\n" }
-            try lines.joined().write(toFile: daemon.home + "/fpxd.yaml", atomically: true, encoding: .utf8)
-        }
+        if let settings { try write(settings) }
         try daemon.end(by: signal)
         try daemon.start()
+    }
+
+    /// A hand edit.
+    func write(_ settings: [String: String]) throws {
+        let lines = settings.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)\n" }
+        try lines.joined().write(toFile: daemon.home + "/fpxd.yaml", atomically: true, encoding: .utf8)
     }
 
     /// `config system WORDS end`

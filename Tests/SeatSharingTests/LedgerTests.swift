@@ -28,13 +28,13 @@ import Testing
     @Test func theRootsText() {
         #expect(
             ledger.text() == """
-                dev: FPXMEMB02(0x\(String(ledger.devices[0].id, radix: 16))), stale: n, root: n, sharing: y, last ping: 1765000000 proto_version=2
+                dev: FPXMEMB02(0x\(String(ledger.devices[0].id, radix: 16))), stale: n, root: n, sharing: y, last ping: 1765000000 proto_version=3
                 lic purchased/ used/ allocated/ reserved/guaranteed/ preferred/ model_max/grant?/conserve
                 furl 40/ 3/ 34/ 34/ 5/ 5/ 500/ no / no
                 fnbi 0/ 0/ 0/ 0/ 0/ 0/ 500/ no / no
                 fcas 40/ 3/ 34/ 34/ 5/ 5/ 500/ no / no
 
-                dev: FPXROOT01(0x\(String(ledger.devices[1].id, radix: 16))), stale: n, root: y, sharing: y, last ping: 1765000000 proto_version=2
+                dev: FPXROOT01(0x\(String(ledger.devices[1].id, radix: 16))), stale: n, root: y, sharing: y, last ping: 1765000000 proto_version=3
                 lic purchased/ used/ allocated/ reserved/guaranteed/ preferred/ model_max/grant?/conserve
                 furl 40/ 41/ 46/ 46/ 5/ 5/ 500/ no / no
                 fnbi 0/ 0/ 0/ 0/ 0/ 0/ 500/ yes/ no

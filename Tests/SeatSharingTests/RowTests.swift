@@ -35,10 +35,10 @@ import Testing
         #expect(problem({ $0 }, mode: .ha72) == name + "shares by fabric, expected ha-7.2")
         #expect(problem { $0.replacing("LIC1", with: "LIC2") } == name + "a row of pool \"LIC2\", expected \"LIC1\"")
         #expect(
-            problem { $0.replacing("\"version\":2", with: "\"version\":3") } == name + "found protocol version 3, expected 2")
+            problem { $0.replacing("\"version\":3", with: "\"version\":2") } == name + "found protocol version 2, expected 3")
         #expect(
-            problem { $0.replacing("\"version\":2", with: "\"version\":\"2\"") } == name
-                + "found protocol version \"2\", expected 2")
+            problem { $0.replacing("\"version\":3", with: "\"version\":\"3\"") } == name
+                + "found protocol version \"3\", expected 3")
         #expect(
             problem { $0.replacing("\"used\":[0,0,0]", with: "\"used\":[0,0,-1]") }
                 == name + "used: found -1, expected a whole number from 0 to 1000000")
@@ -52,7 +52,7 @@ import Testing
             problem { $0.replacing("\"entitled\"", with: "\"entitled2\"") } == name
                 + "entitled: found nothing, expected true or false")
         #expect(
-            problem { $0.replacing("{\"version\":2,", with: "{\"version\":2,\"more\":1,") } == name
+            problem { $0.replacing("{\"version\":3,", with: "{\"version\":3,\"more\":1,") } == name
                 + "\"more\": found a member of that name, expected none")
         #expect(
             problem { $0.replacing("\"own\":[40,", with: "\"own\":[41,") } == name
@@ -66,7 +66,7 @@ import Testing
             problem { $0.replacing("[\"FPX3\",2,", with: "[\"FPX3\",1,[0,0,0]],[\"FPX3\",2,") } == name
                 + "holdings: found \"FPX3\" twice, expected each unit once")
         #expect(
-            problem { $0.replacing("{\"version\":2,", with: "{\"version\":2,\"version\":2,") }?.contains("\"version\" twice")
+            problem { $0.replacing("{\"version\":3,", with: "{\"version\":3,\"version\":2,") }?.contains("\"version\" twice")
                 == true)
     }
 
@@ -93,31 +93,41 @@ import Testing
 
     /// A Kelvin sign is equal to a K for Swift, and another key for etcd.
     @Test func aKeyThatOnlyLooksLikeOneTakesNobodysPlace() throws {
-        var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second)
+        var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second, sessionsPerSeat: 25)
         var row = sample
         row.serial = "FPXK"
         let own = "pool/LIC1/m/FPXK", foreign = "pool/LIC1/m/FPX\u{212A}"
         let pool = try reader.read(
-            [KeyValue(key: own, value: row.encoded, revision: 3), KeyValue(key: foreign, value: [], revision: 4)], revision: 5,
-            now: Instant(0))
+            [
+                KeyValue(key: own, value: row.encoded, revision: 3, proof: proof("FPXK")),
+                KeyValue(key: foreign, value: [], revision: 4, proof: proof("FPXK")),
+            ], revision: 5, now: Instant(0))
         #expect(pool.rows == [row] && pool.revisions == ["FPXK": 3])
         #expect(pool.problems == [.foreignKey(key: foreign, expected: "pool/LIC1/m/SERIAL")])
     }
 
     @Test func lateAnswersAreRefused() throws {
-        var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second)
+        var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second, sessionsPerSeat: 25)
         _ = try reader.read([], revision: 5, now: Instant(0))
         #expect(throws: SharingError.oldRevision(found: 4, expected: 5)) { try reader.read([], revision: 4, now: Instant(1)) }
     }
 
     @Test func whoDoesNotSpeakIsStale() throws {
-        var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second)
-        let value = KeyValue(key: key, value: sample.encoded, revision: 3)
-        #expect(try reader.read([value], revision: 5, now: Instant(0)).isStale == [false])
-        #expect(try reader.read([value], revision: 6, now: Instant(15 * .second)).isStale == [false])
-        #expect(try reader.read([value], revision: 7, now: Instant(16 * .second)).isStale == [true])
-        let again = KeyValue(key: key, value: sample.encoded, revision: 8)
-        #expect(try reader.read([again], revision: 8, now: Instant(17 * .second)).isStale == [false])
+        var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second, sessionsPerSeat: 25)
+        func value(_ sequence: Int, revision: Int) -> KeyValue {
+            var row = sample
+            row.sequence = sequence
+            return KeyValue(key: key, value: row.encoded, revision: revision, proof: proof("FPX1"))
+        }
+        func isStale(_ value: KeyValue, revision: Int, seconds: Nanoseconds) throws -> [Bool] {
+            try reader.read([value], revision: revision, now: Instant(seconds * .second)).isStale
+        }
+        #expect(try isStale(value(1, revision: 3), revision: 5, seconds: 0) == [false])
+        #expect(try isStale(value(1, revision: 3), revision: 6, seconds: 15) == [false])
+        #expect(try isStale(value(1, revision: 3), revision: 7, seconds: 16) == [true])
+        // Somebody has put the same row there again.
+        #expect(try isStale(value(1, revision: 8), revision: 8, seconds: 16) == [true])
+        #expect(try isStale(value(2, revision: 9), revision: 9, seconds: 17) == [false])
     }
 
     @Test func policies() throws {

@@ -47,9 +47,9 @@ import Testing
         let mutation = try #require(Mutations.all.first { $0.name == name }?.mutation)
         // Where to begin looking: any seed would do, and most of them take longer.
         let first: [String: UInt64] = [
-            "fromReceipt": 14, "noLearning": 7, "grantsFirst": 13, "returnsFirst": 12, "oldGrants": 39, "oldReturns": 6,
-            "restartFrees": 100, "renewsUnrecorded": 7, "anyDrained": 6, "noRecord": 70, "noPauseDetector": 176, "noFence": 5,
-            "forgetsLent": 9, "noDeadline": 6, "lendsAgain": 4,
+            "noMargin": 19, "returnsFirst": 4, "oldGrants": 115, "oldReturns": 10, "anyIncarnation": 5, "restartFrees": 54,
+            "renewsUnrecorded": 11, "anyDrained": 6, "noPauseDetector": 323, "noFence": 3, "lendsAgain": 12, "unbounded": 5,
+            "outlivesLicense": 8, "anyFactor": 6, "anyOrder": 72, "oldRecord": 64,
         ]
         let begin = first[name] ?? 1
         for seed in begin..<begin + 300 {

@@ -6,8 +6,9 @@ func row(
     modelMax: Int = 5000, allocated: Int? = nil, own: Int? = nil, isEntitled: Bool = true, preferences: Preferences? = nil
 ) -> Row {
     Row(
-        cluster: "LIC1", serial: serial, mode: mode, role: role, incarnation: 7, sequence: 3, clock: Instant(5 * .second),
-        ping: 1_765_000_000, isEntitled: isEntitled, isLearning: false, purchased: Seats(purchased),
+        cluster: "LIC1", serial: serial, mode: mode, role: role, incarnation: 7, sequence: 3, record: 1,
+        clock: Instant(5 * .second),
+        ping: 1_765_000_000, isEntitled: isEntitled, purchased: Seats(purchased),
         own: Seats(own ?? purchased),
         used: Seats(used),
         demand: Seats(demand), allocated: Seats(allocated ?? purchased), modelMax: Seats(modelMax), grants: [], holdings: [],
@@ -30,4 +31,14 @@ extension Pool {
         guard let place = places[serial] else { return [:] }
         return Dictionary(uniqueKeysWithValues: plan.lending[place].map { (rows[$0.unit].serial, $0.seats.furl) })
     }
+}
+
+/// Of a licence of 40 seats.
+func proof(
+    _ serial: String, purchased: Int = 40, modelMax: Int = 5000, sessionsPerSeat: Int = 25, until: Instant = .forever
+) -> Result<Proof, SharingError> {
+    .success(
+        Proof(
+            serial: serial, purchased: Seats(purchased), modelMax: Seats(modelMax), sessionsPerSeat: sessionsPerSeat,
+            until: until))
 }

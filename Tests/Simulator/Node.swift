@@ -12,8 +12,12 @@ final class Node {
     /// The daemon that crashed, while its workers go on within the caps and deadlines that it left.
     var remains: Unit?
     var reader: PoolReader
-    /// On disk.
-    var record: LentRecord? = LentRecord(seats: .zero, terms: Terms(takeBack: 1, keep: 1))
+    /// Of its licence.
+    let sessionsPerSeat: Int
+    /// On disk, what was there before, and a copy in memory that a boot does away with.
+    var record: LentRecord? = LentRecord.nothing(id: 1)
+    var former: [LentRecord] = []
+    var copy: LentRecord? = LentRecord.nothing(id: 1)
     /// Counts starts, so that what was sent to an earlier process is not delivered to this one.
     var life = 0
     var isPartitioned = false
@@ -39,12 +43,29 @@ final class Node {
     var usurper: (incarnation: UInt64, life: Int)?
     var isUsurped = false
 
-    init(serial: String, clock: Clock, configuration: UnitConfiguration, entitlement: Entitlement) {
+    init(serial: String, clock: Clock, configuration: UnitConfiguration, entitlement: Entitlement, sessionsPerSeat: Int) {
         self.serial = serial
         self.clock = clock
         self.configuration = configuration
         self.entitlement = entitlement
-        reader = PoolReader(cluster: configuration.cluster, mode: configuration.mode, term: configuration.term)
+        self.sessionsPerSeat = sessionsPerSeat
+        reader = PoolReader(
+            cluster: configuration.cluster, mode: configuration.mode, term: configuration.term,
+            sessionsPerSeat: sessionsPerSeat)
+    }
+
+    /// What fpxd would make of disk and memory.
+    var known: Former {
+        guard let record else { return .lost(Terms(takeBack: 0, keep: 0)) }
+        if let copy { return copy == record ? .known(record) : .lost(record.terms) }
+        return .doubtful(record)
+    }
+
+    /// It has reached the disk.
+    func put(_ record: LentRecord) {
+        if let before = self.record { former = Array((former + [before]).suffix(8)) }
+        self.record = record
+        copy = record
     }
 
     /// The most seats that are in use within the rules: what the engine admits up to, or still drains from, and what deadlines
@@ -63,5 +84,5 @@ final class Node {
 /// What reaches a unit.
 enum Inbound {
     case event(Event)
-    case answer(revision: Int, values: [KeyValue])
+    case answer(revision: Int, values: [Stored])
 }

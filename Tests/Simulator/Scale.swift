@@ -30,7 +30,7 @@ final class Scale {
 
     init(members: Int) throws(SharingError) {
         self.members = members
-        reader = PoolReader(cluster: "LIC1", mode: .fabric, term: term)
+        reader = PoolReader(cluster: "LIC1", mode: .fabric, term: term, sessionsPerSeat: 25)
         for index in 0..<members {
             let name = String(index + 100_000)
             let configuration = try UnitConfiguration(
@@ -41,7 +41,7 @@ final class Scale {
             units.append(
                 Unit(
                     configuration, entitlement: entitlement, incarnation: UInt64(index + 1),
-                    record: LentRecord(seats: .zero, terms: Terms(takeBack: 1, keep: 1)), now: Instant(0)))
+                    former: .known(.nothing(id: 1)), now: Instant(0)))
             demands.append(.zero)
         }
     }
@@ -179,7 +179,8 @@ final class Scale {
         case .arrive(let index, let row, let revision):
             let value = row.encoded
             bytes += value.count
-            let accepted = store.put(Row.key(cluster: "LIC1", serial: row.serial), value, ifRevision: revision)
+            let accepted = store.put(
+                Row.key(cluster: "LIC1", serial: row.serial), Signed(bytes: value), ifRevision: revision)
             queue.add(
                 real + delay, .answer(index, sequence: row.sequence, accepted ? .accepted(revision: store.revision) : .refused))
         case .answer(let index, let sequence, let outcome): step(index, .written(sequence: sequence, outcome))
@@ -188,7 +189,16 @@ final class Scale {
             // All read the same states, a little old, so that one reading serves all of them here.
             let clock = ContinuousClock()
             let state = store.now
-            reading += clock.measure { pool = try? reader.read(state.values, revision: state.revision, now: Instant(real)) }
+            let values = state.values.map { stored in
+                KeyValue(
+                    key: stored.key, value: stored.value.bytes, revision: stored.revision,
+                    proof: .success(
+                        Proof(
+                            serial: String(stored.key.suffix(9)), purchased: Seats(500), modelMax: Seats(500),
+                            sessionsPerSeat: 25,
+                            until: .forever)))
+            }
+            reading += clock.measure { pool = try? reader.read(values, revision: state.revision, now: Instant(real)) }
             readings += 1
             queue.add(real + max(500 * .millisecond, Pace(term: term, members: members).gap / 4), .read)
         }

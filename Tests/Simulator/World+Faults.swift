@@ -18,6 +18,7 @@ extension World {
         case 18: if chance(options.usurpers) { usurp(node) }
         default: failOver(node)
         }
+        if isHostile, chance(0.5) { forge() }
         at(milliseconds(200...6000)) { self.fault() }
     }
 
@@ -89,9 +90,13 @@ extension World {
             node.most = .zero
             node.clock = Clock(at: real, reading: milliseconds(1...20_000), rate: rate())
             if let left { node.entitlement.until = node.clock.reading(real) + left }
+            node.copy = nil
             if chance(0.1) { node.record = nil }
+            // A backup, or a snapshot of the disk.
+            if !isHostile, chance(0.3), let old = node.former.randomElement(using: &random) { node.record = old }
         } else {
             node.remains = unit
+            if !isHostile, chance(0.1), let old = node.former.randomElement(using: &random) { node.record = old }
         }
         at(milliseconds(10...8000)) { self.start(node) }
     }
@@ -125,14 +130,15 @@ extension World {
     private func vandalize(_ node: Node) {
         let key = Row.key(cluster: "LIC1", serial: node.serial)
         guard let value = store.keys[key]?.value else { return }
-        let text = String(decoding: value, as: UTF8.self)
+        let text = String(decoding: value.bytes, as: UTF8.self)
+        func put(_ key: String, _ bytes: [UInt8]) { store.put(key, Signed(bytes: bytes)) }
         switch Int.random(in: 0..<7, using: &random) {
         case 0: store.put("pool/LIC1/m/", value)
         case 1: store.put("pool/LIC1/m/FPX9", value)
-        case 2: store.put(key, Array(value.prefix(Int.random(in: 0...value.count, using: &random))))
-        case 3: store.put("pool/LIC1/m/FPX8", Array(text.replacing("\"version\":2", with: "\"version\":3").utf8))
-        case 4: store.put("pool/LIC1/m/FPX7", Array(text.replacing("LIC1", with: "LIC2").utf8))
-        case 5: store.put("pool/LIC1/m/FPX6/x", [0xFF, 0])
+        case 2: put(key, Array(value.bytes.prefix(Int.random(in: 0...value.bytes.count, using: &random))))
+        case 3: put("pool/LIC1/m/FPX8", Array(text.replacing("\"version\":3", with: "\"version\":2").utf8))
+        case 4: put("pool/LIC1/m/FPX7", Array(text.replacing("LIC1", with: "LIC2").utf8))
+        case 5: put("pool/LIC1/m/FPX6/x", [0xFF, 0])
         default: store.delete(key)
         }
         announce()
@@ -142,14 +148,15 @@ extension World {
     private func usurp(_ node: Node) {
         let key = Row.key(cluster: "LIC1", serial: node.serial)
         guard nodes.allSatisfy({ $0.usurper == nil }), let unit = node.unit, unit.isEstablished, let value = store.keys[key],
-            var row = try? Row(key: key, value: value.value, cluster: "LIC1", mode: mode), row.incarnation == unit.incarnation
+            var row = try? Row(key: key, value: value.value.bytes, cluster: "LIC1", mode: mode),
+            row.incarnation == unit.incarnation
         else { return }
-        row.incarnation = random.next() | 1
+        row.incarnation = Incarnation.new(unixMilliseconds: 0, random: random.next(), after: row.incarnation)
         row.sequence = 1
         // It carries what it finds, as any process does.
         if policy == .byTime { row.grants = [] }
         row.holdings = []
-        store.put(key, row.encoded)
+        store.put(key, sign(row, node))
         node.usurper = (row.incarnation, node.life)
         announce()
     }

@@ -6,16 +6,42 @@ extension World {
     func start(_ node: Node) {
         guard node.unit == nil, !node.isUsurped else { return }
         node.life += 1
-        node.reader = PoolReader(cluster: node.configuration.cluster, mode: mode, term: term)
+        node.reader = PoolReader(
+            cluster: node.configuration.cluster, mode: mode, term: term, sessionsPerSeat: node.sessionsPerSeat,
+            mutations: options.mutations)
         node.drains = [:]
         node.unit = Unit(
-            node.configuration, entitlement: node.entitlement, incarnation: random.next() | 1, record: node.record,
+            node.configuration, entitlement: node.entitlement, incarnation: incarnation(node), former: node.known,
             now: node.clock.reading(real), mutations: options.mutations)
         note("\(node.serial) starts")
         deliver(node, node.life, .event(.tick(unixTime: 0)))
         node.remains = nil
         node.missedSince = nil
         tick(node, node.life)
+    }
+
+    /// By the wall clock, which may have been set back since the last process began.
+    private func incarnation(_ node: Node) -> UInt64 {
+        let wall = 1_765_000_000_000 + Int(real / .millisecond) - (chance(0.1) ? 60_000 : 0)
+        return Incarnation.new(unixMilliseconds: wall, random: random.next(), after: node.record?.id ?? 0)
+    }
+
+    /// What the reader of a node makes of what lies in etcd.
+    private func values(_ stored: [Stored], _ node: Node) -> [KeyValue] {
+        let now = node.clock.reading(real)
+        return stored.map { stored in
+            let proof: Result<Proof, SharingError>
+            if let licence = stored.value.licence {
+                proof = .success(
+                    Proof(
+                        serial: licence.serial, purchased: licence.purchased, modelMax: licence.modelMax,
+                        sessionsPerSeat: licence.sessionsPerSeat,
+                        until: licence.end == .max ? .forever : now + (licence.end - real)))
+            } else {
+                proof = .failure(.unproven(key: stored.key, reason: "found no signature, expected one of a licence's key"))
+            }
+            return KeyValue(key: stored.key, value: stored.value.bytes, revision: stored.revision, proof: proof)
+        }
     }
 
     private func tick(_ node: Node, _ life: Int) {
@@ -40,7 +66,7 @@ extension World {
         case .event(let given): event = given
         case .answer(let revision, let values):
             do throws(SharingError) {
-                let pool = try node.reader.read(values, revision: revision, now: now)
+                let pool = try node.reader.read(self.values(values, node), revision: revision, now: now)
                 checkLedger(pool, node.serial)
                 event = .pool(pool)
             } catch {
@@ -119,11 +145,11 @@ extension World {
             let life = node.life
             // What was on its way to the disk when the host died is there or not.
             let isFast = chance(0.5)
-            if isFast { node.record = record }
+            if isFast { node.put(record) }
             // Disks stall.
             at(chance(0.3) ? milliseconds(500...8000) : milliseconds(1...200)) {
                 guard node.life == life, node.unit != nil else { return }
-                node.record = record
+                if !isFast { node.put(record) }
                 self.deliver(node, life, .event(.remembered(record)))
             }
         case .notice(let notice):
@@ -143,19 +169,31 @@ extension World {
         // The client gives up; the request may still take effect, and the answer may still come.
         queue.add(deadline) { self.deliver(node, life, .event(.written(sequence: row.sequence, .unknown))) }
         guard reaches(node) else { return }
-        at(delay()) { self.arrive(node, life, row, revision) }
-        if chance(0.02) { at(delay()) { self.arrive(node, life, row, revision) } }
+        let value = sign(row, node)
+        at(delay()) { self.arrive(node, life, row, value, revision) }
+        if chance(0.02) { at(delay()) { self.arrive(node, life, row, value, revision) } }
     }
 
-    private func arrive(_ node: Node, _ life: Int, _ row: Row, _ revision: Int) {
+    func sign(_ row: Row, _ node: Node) -> Signed {
+        Signed(
+            bytes: row.encoded,
+            licence: Licence(
+                serial: node.serial, purchased: node.entitlement.purchased, modelMax: node.entitlement.modelMax,
+                sessionsPerSeat: node.sessionsPerSeat))
+    }
+
+    private func arrive(_ node: Node, _ life: Int, _ row: Row, _ value: Signed, _ revision: Int) {
         guard hasLeader else {
             // Proposed to a leader that is gone: lost, or done later.
-            if chance(0.5) { at(milliseconds(500...3000)) { self.arrive(node, life, row, revision) } }
+            if chance(0.5) { at(milliseconds(500...3000)) { self.arrive(node, life, row, value, revision) } }
             return
         }
         let key = Row.key(cluster: row.cluster, serial: row.serial)
-        let accepted = store.put(key, row.encoded, ifRevision: revision)
-        if accepted { announce() }
+        let accepted = store.put(key, value, ifRevision: revision)
+        if accepted {
+            remember(key, value)
+            announce()
+        }
         guard reaches(node) else { return }
         let outcome: WriteOutcome = accepted ? .accepted(revision: store.revision) : .refused
         let state = store.now
@@ -167,7 +205,7 @@ extension World {
         }
     }
 
-    private func answer(_ node: Node, _ life: Int, _ state: (revision: Int, values: [KeyValue])) {
+    private func answer(_ node: Node, _ life: Int, _ state: (revision: Int, values: [Stored])) {
         guard !node.isPartitioned else { return }
         deliver(node, life, .answer(revision: state.revision, values: state.values))
     }

@@ -25,6 +25,12 @@ final class World {
     var mode = SharingMode.fabric
     var policy = Policy.byTime
     let term: Nanoseconds
+    /// Somebody who can write to etcd does what he can. Else disks may be put back to an old state: against both together nothing helps.
+    var isHostile = false
+    /// Genuine values of before, by key.
+    var past: [String: [Signed]] = [:]
+    /// A unit with a licence that gives more than that says.
+    var traitor: Traitor?
     /// Whether this world's hypervisor stops guests without their clocks.
     var stopsClocks = false
     private(set) var events = 0
@@ -56,9 +62,12 @@ final class World {
         policy = policies[Int.random(in: 0..<policies.count, using: &random)]
         mode = modes[Int.random(in: 0..<modes.count, using: &random)]
         stopsClocks = Int.random(in: 0..<4, using: &random) == 0
+        isHostile = Int.random(in: 0..<2, using: &random) == 0
         if let policy = options.policy { self.policy = policy }
         if let mode = options.mode { self.mode = mode }
         let count = Int.random(in: 2...(mode.isHA ? 3 : 5), using: &random)
+        // Of a pool whose seats are not all worth the same.
+        let isMixed = options.faultsFrom >= 0 && Int.random(in: 0..<5, using: &random) == 0
         for index in 0..<count {
             let role: Role = mode.isHA ? (index == 0 ? .primary : .secondary) : (index == 0 ? .root : .member)
             let configuration = try UnitConfiguration(
@@ -67,7 +76,9 @@ final class World {
             let clock = Clock(
                 at: 0, reading: Nanoseconds(Int.random(in: 1...1_000_000, using: &random)) * .millisecond, rate: rate())
             nodes.append(
-                Node(serial: configuration.serial, clock: clock, configuration: configuration, entitlement: entitlement(clock)))
+                Node(
+                    serial: configuration.serial, clock: clock, configuration: configuration, entitlement: entitlement(clock),
+                    sessionsPerSeat: isMixed && index % 2 == 1 ? 25 : 10))
         }
         for node in nodes { at(chance(0.3) ? milliseconds(0...3000) : 0) { self.start(node) } }
         at(0) { self.liveSessions() }
@@ -128,38 +139,45 @@ final class World {
     // MARK: the invariant
 
     private func check() {
+        // In sessions: a seat is worth what the licence of its user says.
         var enforced = Seats.zero
-        var bought = Seats.zero
+        var bought = boughtByTraitor * 10
         for node in nodes {
-            let now = node.clock.reading(real)
-            enforced += node.bound(real)
-            if now < node.entitlement.until {
-                bought += node.entitlement.purchased
-                // The other process of the same identity, which has learnt from the record how much may be lent.
-                if node.isUsurped {
-                    enforced += (node.entitlement.purchased - (node.record?.seats ?? Seats(Seats.limit))).raised(to: .zero)
-                }
-            }
-            if let withdrawn = node.withdrawn, real < withdrawn.until { bought += withdrawn.seats }
-            if policy != .byTime, policy != .acknowledgedOnly {
-                bought += node.unit?.usedTwice ?? node.remains?.usedTwice ?? .zero
-            }
-            // Where loans do not end by time, a restart frees them; a copy that looks like one frees what the first still uses.
-            if node.usurper != nil, policy != .byTime {
-                bought += node.unit?.borrowed(at: now) ?? node.remains?.borrowed(at: now) ?? .zero
-            }
-            // Until the owners' rows have told it, a stopped clock keeps loans alive: that is the bound of policies that use
-            // time.
-            if node.clock.isStopped || node.missedSince != nil, policy != .acknowledgedOnly {
-                bought += node.unit?.borrowed(at: now) ?? node.remains?.borrowed(at: now) ?? .zero
-            }
+            let (enforcedHere, boughtHere) = balance(node)
+            enforced += enforcedHere * node.sessionsPerSeat
+            bought += boughtHere * node.sessionsPerSeat
         }
         if !bought.covers(enforced) {
             let detail = nodes.map { "\($0.serial) \($0.bound(real)) of \($0.entitlement.purchased)" }
-            fail("\(enforced) enforced, \(bought) bought (\(detail.joined(separator: ", ")))")
+            fail("\(enforced) sessions enforced, \(bought) bought (\(detail.joined(separator: ", ")))")
         }
         for type in SeatType.allCases { mix(enforced[type]) }
         mix(Int(real))
+    }
+
+    private func balance(_ node: Node) -> (enforced: Seats, bought: Seats) {
+        let now = node.clock.reading(real)
+        var (enforced, bought) = (node.bound(real), Seats.zero)
+        if now < node.entitlement.until {
+            bought += node.entitlement.purchased
+            // The other process of the same identity, which has learnt from the record how much may be lent.
+            if node.isUsurped {
+                enforced += (node.entitlement.purchased - (node.record?.seats ?? Seats(Seats.limit))).raised(to: .zero)
+            }
+        }
+        if let withdrawn = node.withdrawn, real < withdrawn.until { bought += withdrawn.seats }
+        if policy != .byTime, policy != .acknowledgedOnly {
+            bought += node.unit?.usedTwice ?? node.remains?.usedTwice ?? .zero
+        }
+        // Where loans do not end by time, a restart frees them; a copy that looks like one frees what the first still uses.
+        if node.usurper != nil, policy != .byTime {
+            bought += node.unit?.borrowed(at: now) ?? node.remains?.borrowed(at: now) ?? .zero
+        }
+        // Until the owners' rows have told it, a stopped clock keeps loans alive: that is the bound of policies that use time.
+        if node.clock.isStopped || node.missedSince != nil, policy != .acknowledgedOnly {
+            bought += node.unit?.borrowed(at: now) ?? node.remains?.borrowed(at: now) ?? .zero
+        }
+        return (enforced, bought)
     }
 
     /// The ledger's definitions, in every state that any unit reads.

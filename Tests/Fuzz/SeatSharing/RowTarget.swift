@@ -8,12 +8,21 @@ func fuzzRows(_ bytes: [UInt8]) {
     let mode = SharingMode.allCases[Int(first) % SharingMode.allCases.count]
     let lines = bytes.dropFirst().split(separator: 0x0A, omittingEmptySubsequences: false).prefix(unitsMax).map(Array.init)
     let values = lines.enumerated().map { index, line in
-        KeyValue(key: Row.key(cluster: cluster, serial: "U\(index)"), value: line, revision: index + 1)
+        // Licences that give some of what rows may say, the last of another factor; the first byte's highest bit: they have ended.
+        let proof = Proof(
+            serial: "U\(index)", purchased: Seats(50), modelMax: Seats(5000), sessionsPerSeat: index == unitsMax - 1 ? 1 : 25,
+            until: first < 128 ? .forever : Instant(0))
+        return KeyValue(
+            key: Row.key(cluster: cluster, serial: "U\(index)"), value: line, revision: index + 1, proof: .success(proof))
     }
     for value in values { checkRow(value, mode) }
-    var reader = PoolReader(cluster: cluster, mode: mode, term: 30 * .second)
+    var reader = PoolReader(cluster: cluster, mode: mode, term: 30 * .second, sessionsPerSeat: 25)
     guard let pool = try? reader.read(values, revision: 100, now: Instant(0)) else { return }
     expect(pool.rows.count + pool.problems.count >= values.count, "found \(pool.rows.count) rows, no problem with the others")
+    for row in pool.rows {
+        let given = row.grants.reduce(row.own) { $0.raised(to: $1.seats) }
+        expect(!row.isEntitled || Seats(50).covers(given), "found \(given) given by a licence of 50")
+    }
     for problem in pool.problems { expect(isPlain("\(problem)"), "found what moves a terminal in \(problem)") }
     checkPlan(pool)
     checkLedger(pool)
@@ -61,7 +70,7 @@ private func live(_ pool: Pool, _ mode: SharingMode) {
     var now = Instant(1000 * .second)
     var unit = Unit(
         configuration, entitlement: Entitlement(purchased: bought, modelMax: Seats(500), until: .forever), incarnation: 7,
-        record: LentRecord(seats: .zero, terms: Terms(takeBack: 0, keep: 0)), now: now)
+        former: .known(.nothing(id: 1)), now: now)
     for event in [Event.pool(pool), .tick(unixTime: 1), .pool(pool), .tick(unixTime: 2)] {
         _ = unit.step(event, now: now)
         let most = bought + unit.borrowed(at: now)
