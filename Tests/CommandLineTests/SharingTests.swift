@@ -10,14 +10,14 @@ import Testing
 @Suite struct SharingTests {
     private let whole = """
         dev: FPXMEMB02(0x\(String(Samples.sharing.ledger?.devices[0].id ?? 0, radix: 16))), stale: n, root: n, sharing: y, \
-        last ping: 1795000000 proto_version=2
+        last ping: 1795000000 proto_version=3
         lic purchased/ used/ allocated/ reserved/guaranteed/ preferred/ model_max/grant?/conserve
         furl 40/ 3/ 34/ 34/ 0/ 0/ 500/ no / no
         fnbi 0/ 0/ 0/ 0/ 0/ 0/ 500/ no / no
         fcas 0/ 0/ 0/ 0/ 0/ 0/ 500/ no / no
 
         dev: FPXROOT01(0x\(String(Samples.sharing.ledger?.devices[1].id ?? 0, radix: 16))), stale: n, root: y, sharing: y, \
-        last ping: 1795000000 proto_version=2
+        last ping: 1795000000 proto_version=3
         lic purchased/ used/ allocated/ reserved/guaranteed/ preferred/ model_max/grant?/conserve
         furl 40/ 45/ 46/ 46/ 0/ 0/ 500/ no / no
         fnbi 0/ 0/ 0/ 0/ 0/ 0/ 500/ no / no
