@@ -123,8 +123,8 @@ extension Segment {
         defer { fpx_file_close(descriptor) }
         var status = fpx_file_status()
         try check(unsafe fpx_file_stat(descriptor, nil, &status), "fstat", path)
-        guard let cpus = (1...Limits.cpus).first(where: { Layout.size(cpus: $0) == Int(status.size) }) else { return }
         let size = Int(status.size)
+        guard size >= Layout.pageBytes else { return }
         var mapped: UnsafeMutableRawPointer?
         fpx_fork_hold()
         defer { fpx_fork_resume() }
@@ -134,10 +134,13 @@ extension Segment {
             unsafe fpx_unguard_memory_held(memory)
             unsafe fpx_unmap(memory, size)
         }
-        guard unsafe fpx_guard_memory(memory, size), unsafe Word(memory, at: Layout.headerVersion).load() == Layout.version else {
+        guard unsafe fpx_guard_memory(memory, size), unsafe Word(memory, at: Layout.headerVersion).load() == Layout.version
+        else {
             return
         }
+        // Whoever looks finds that it is over.
         unsafe Word(memory, at: Layout.headerReplaced).store(1)
+        guard let cpus = (1...Limits.cpus).first(where: { Layout.size(cpus: $0) == size }) else { return }
         for pool in 0..<Limits.pools {
             let engine = unsafe PoolEngine(
                 base: memory, cpus: cpus, pool: pool, slot: Limits.processes, plain: false, file: nil)

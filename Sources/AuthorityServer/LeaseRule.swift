@@ -107,11 +107,6 @@ struct LeaseRule {
     /// An epoch ahead of the row is one of before a restoration of the database.
     private func clone(of license: LicenseRow) -> LeaseDecision? {
         let held = heldEpoch(of: license)
-        // With a licence from elsewhere in force a unit does not take ours, and says nothing of it.
-        if let id = question.body.licenseId, id != license.id, license.heldEpoch > 0 {
-            return .refused(
-                .noSubscription, "found a unit that holds licence \(id), expected \(license.id), which it has here")
-        }
         if license.heldEpoch < 0 || [license.heldEpoch, license.epoch].contains(held) || held > license.epoch { return nil }
         var cloned = license
         cloned.clonedAt = license.clonedAt ?? now

@@ -71,7 +71,8 @@ struct Attendance: Sendable {
         let pools = caps.count
         for pool in 0..<pools { free[pool] += max(0, caps[pool] - last.caps[pool]) }
         if segment.isLost {
-            let others = OpenFiles.holders(of: FoundSegment(segment).file).subtracting(processes.filter(\.isVisible).map(\.processID))
+            let others = OpenFiles.holders(of: FoundSegment(segment).file).subtracting(
+                processes.filter(\.isVisible).map(\.processID))
             // Those whose numbers say nothing here, of other namespaces or of damaged words, have the file open like everybody: they
             // are among the others, and are seen to leave, unless there are fewer of these.
             if others.count >= processes.count(where: { !$0.isVisible }) { processes.removeAll { !$0.isVisible } }
@@ -171,6 +172,7 @@ final class FormerSegment: Sendable {
     /// Whether nothing of it is left.
     var isOver: Bool {
         if let attendance = attendance.withLock({ $0 }) { return !attendance.processes.contains(where: isPresent) }
-        return segment?.processes().allSatisfy { $0.slot == segment?.slot } != false && caps.indices.allSatisfy { taken(pool: $0) == 0 }
+        return segment?.processes().allSatisfy { $0.slot == segment?.slot } != false
+            && caps.indices.allSatisfy { taken(pool: $0) == 0 }
     }
 }

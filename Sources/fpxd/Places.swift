@@ -123,13 +123,13 @@ final class Places: Sendable {
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         if descriptor < 0 { throw .system(call: "open", path: path, code: errno) }
         // One that was killed holds its lock until its last thread is gone, which is after its parent has heard of it.
-        let deadline = ContinuousClock.now + .seconds(1)
+        let start = ContinuousClock.now
         while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-            if ContinuousClock.now < deadline {
+            let holder = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+            if Self.mayEnd(Int(holder.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0, since: start) {
                 usleep(10_000)
                 continue
             }
-            let holder = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
             close(descriptor)
             throw .running(
                 path: path, processID: holder.isEmpty ? "unknown" : holder.trimmingCharacters(in: .whitespacesAndNewlines))
@@ -139,6 +139,16 @@ final class Places: Sendable {
             throw .system(call: "write", path: path, code: errno)
         }
         return descriptor
+    }
+
+    /// Whether the process that has what this one wants may be on its way out: for a second, and for longer if it has died already: a
+    /// busy host takes its time to clear away.
+    private static func mayEnd(_ process: Int, since start: ContinuousClock.Instant) -> Bool {
+        let waited = ContinuousClock.now - start
+        if waited < .seconds(1) { return true }
+        let status = (try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)) ?? ""
+        let state = status.split(separator: ")").last?.first { $0 != " " } ?? "X"
+        return "ZX".contains(state) && waited < .seconds(10)
     }
 
     /// Attaches as the segment's keeper; makes the segment where there is none, and anew where it is of another version and
@@ -165,10 +175,10 @@ final class Places: Sendable {
 
     /// Of a fpxd that has ended, the lock of the run-folder may be gone a moment before that of the segment.
     private func attachKeeper() throws(SegmentError) -> Segment {
-        let deadline = ContinuousClock.now + .seconds(1)
+        let start = ContinuousClock.now
         while true {
             do throws(SegmentError) { return try Segment.attachKeeper(path: segment) } catch {
-                guard case .keeper = error, ContinuousClock.now < deadline else { throw error }
+                guard case .keeper(_, let process) = error, Self.mayEnd(process, since: start) else { throw error }
                 usleep(20_000)
             }
         }
@@ -244,7 +254,8 @@ final class Places: Sendable {
                 former.append(FoundSegment(file))
                 note(
                     "\(OpenFiles.holders(of: file).count) processes have a removed segment open that is damaged (\(error)): no session "
-                        + "is licensed until they have left it, which their last session in it ends; a reload of the proxies is faster")
+                        + "is licensed until they have left it, which their last session in it ends; a reload of the proxies is faster"
+                )
             }
         }
         return former
