@@ -74,12 +74,14 @@ struct LentRecords: Sendable {
     func former(_ serial: String, sessionsPerSeat: Int, in pool: Pool?, wasShared: Bool) -> Former {
         let copied = readCopies()?.records[serial]
         guard let (bytes, stored) = read(serial) else {
+            // The copy is no older than what is lost: where it says that nothing is lent, nothing is.
+            if let copied, let record = copied.compactMap(Self.decode).last, copied.allSatisfy(Self.lendsNothing) {
+                return .known(Self.record(record))
+            }
             let isNew = access(path(serial), F_OK) != 0 && copied == nil && !wasShared
             return isNew ? .none : .lost(LentRecord.nothing(id: 0).terms)
         }
-        let record = LentRecord(
-            id: stored.id, seats: stored.seats, terms: Terms(takeBack: stored.takeBack, keep: stored.keep),
-            grants: stored.grants)
+        let record = Self.record(stored)
         let isEmpty = record.seats == .zero && record.grants?.isEmpty != false
         guard stored.sessionsPerSeat == sessionsPerSeat || isEmpty else { return .lost(record.terms) }
         if let copied { return copied.contains(bytes) ? .known(record) : .lost(record.terms) }
@@ -92,15 +94,29 @@ struct LentRecords: Sendable {
     private func read(_ serial: String) -> (bytes: Data, stored: Stored)? {
         do {
             guard let bytes = try StoredFile.read(path(serial), limit: Self.bytesMax) else { return nil }
-            let stored = try JSONDecoder().decode(Stored.self, from: Data(bytes))
-            let all = [stored.seats] + (stored.grants ?? []).map(\.seats)
-            guard all.allSatisfy({ $0.covers(.zero) && Seats(Seats.limit).covers($0) }), stored.takeBack >= 0,
-                stored.keep >= stored.takeBack
-            else { return nil }
-            return (Data(bytes), stored)
+            return Self.decode(Data(bytes)).map { (Data(bytes), $0) }
         } catch {
             return nil
         }
+    }
+
+    private static func decode(_ bytes: Data) -> Stored? {
+        guard let stored = try? JSONDecoder().decode(Stored.self, from: bytes) else { return nil }
+        let all = [stored.seats] + (stored.grants ?? []).map(\.seats)
+        guard all.allSatisfy({ $0.covers(.zero) && Seats(Seats.limit).covers($0) }), stored.takeBack >= 0,
+            stored.keep >= stored.takeBack
+        else { return nil }
+        return stored
+    }
+
+    private static func lendsNothing(_ bytes: Data) -> Bool {
+        decode(bytes).map { $0.seats == .zero && $0.grants?.isEmpty != false } ?? false
+    }
+
+    private static func record(_ stored: Stored) -> LentRecord {
+        LentRecord(
+            id: stored.id, seats: stored.seats, terms: Terms(takeBack: stored.takeBack, keep: stored.keep),
+            grants: stored.grants)
     }
 
     /// When it returns the record cannot be lost any more.

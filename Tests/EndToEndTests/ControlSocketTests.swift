@@ -150,7 +150,11 @@ extension EndToEnd.ControlSocketTests {
         for (path, operations) in paths {
             for (method, operation) in operations {
                 let body =
-                    path == "/v1/config" && method == "patch" ? #"{"path":"system global","set":{"log-level":"debug"}}"# : ""
+                    switch (method, path) {
+                    case ("patch", "/v1/config"): #"{"path":"system global","set":{"log-level":"debug"}}"#
+                    case ("post", "/v1/license/replace_stolen_key"): #"{"stolen":"k1","kid":"k2","pem":""}"#
+                    default: ""
+                    }
                 let answer = try ask(
                     method.uppercased(), path.replacing("{id}", with: "8000000000000001").replacing("{serial}", with: "FPX9"),
                     body: body)
@@ -160,7 +164,8 @@ extension EndToEnd.ControlSocketTests {
                 let schema = try #require(content?["application/json"]?["schema"])
                 #expect(mismatch(answer.json, schema, document) == nil, "\(method) \(path)")
                 // No session has that id, there is no authority to ask, and nothing is shared; everything else must work.
-                let isAway = path == "/v1/license/renew" || path.contains("{serial}")
+                let isAway =
+                    ["/v1/license/renew", "/v1/license/replace_stolen_key"].contains(path) || path.contains("{serial}")
                 let status = path.contains("{id}") ? 404 : isAway ? 503 : 200
                 #expect(answer.status == status, "\(method) \(path)")
                 let other = operations.keys.contains("put") ? "GET" : "PUT"
