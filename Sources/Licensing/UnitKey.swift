@@ -3,54 +3,15 @@
 // It lies in the state folder and never leaves it. Its public half is what a licence names (`cnf`, RFC 7800), written as the
 // `x` of a JSON Web Key (RFC 8037).
 
-import Basics
 import Foundation
-import JWTKit
 
 package enum UnitKey {
     /// What tokens call it: whose it is their other members say.
     package static let id = "unit"
 
-    static func file(_ stateFolder: String) -> String { "\(stateFolder)/\(id).key" }
-
-    /// The key that is kept in the state folder; a new one where there is none.
-    ///
-    /// One that cannot be read is never replaced: the licence would be lost with it.
-    /// - Throws: `system`, `tooLarge`, `key`.
-    package static func load(stateFolder: String) throws(LicensingError) -> SigningKey {
-        if access(file(stateFolder), F_OK) == 0 { return try SigningKey(path: file(stateFolder)) }
-        let key = try SigningKey(id: id)
-        try StoredFile.makeFolder(stateFolder)
-        try StoredFile.replace(Array(key.privatePEM.utf8), at: file(stateFolder), mode: 0o600)
-        return key
-    }
-
-    /// The public half of the key that is kept there; empty where there is none, or none to be read.
-    static func readPublic(stateFolder: String) -> String {
-        (try? SigningKey(path: file(stateFolder)))?.publicText ?? ""
-    }
-
-    /// Whether a text is the public half of a key.
-    package static func isPublic(_ text: String) -> Bool { publicKey(text) != nil }
-
-    static func publicKey(_ text: String) -> EdDSA.PublicKey? {
-        // 32 bytes, in their only form.
-        guard text.utf8.count == 43, Base64URL.decode(ArraySlice(text.utf8)) != nil,
-            let key = try? EdDSA.PublicKey(x: text, curve: .ed25519), !KeyFile.isWeak(key)
-        else { return nil }
-        return key
-    }
-}
-
-extension SigningKey {
-    /// The public half in base64url, 43 characters.
-    package var publicText: String { privateKey.publicKey.text }
-}
-
-extension TrustedKeys {
-    /// The one key of a unit, by its public half; none where that is no key.
-    package init(unit text: String) {
-        self.init(paths: [])
-        if let key = UnitKey.publicKey(text) { add(key, id: UnitKey.id) }
+    /// Whether a text is the public half of a key: 32 bytes, in their only form.
+    package static func isPublic(_ text: String) -> Bool {
+        guard text.utf8.count == 43, let bytes = Base64URL.decode(ArraySlice(text.utf8)) else { return false }
+        return !WeakPoint.isOne(bytes)
     }
 }
