@@ -62,13 +62,16 @@ build() { # MODULE
 module CAdmission { header "$PWD/Sources/CAdmission/include/CAdmission.h" export * }
 module CKeyedTable { header "$PWD/Sources/CKeyedTable/include/fpx_keyed.h" export * }
 MAP
-        # shellcheck disable=SC2086
-        "$(dirname "$swiftc")/clang" -O2 -g -fsanitize=fuzzer-no-link,address $include -r -o $out/C.o \
-            Sources/CAdmission/*.c Sources/CKeyedTable/*.c
+        local file objects=
+        for file in Sources/CAdmission/*.c Sources/CKeyedTable/*.c; do
+            # shellcheck disable=SC2086
+            "$(dirname "$swiftc")/clang" -O2 -g -fsanitize=fuzzer-no-link,address $include -c -o "$out/$(basename "$file" .c).c.o" "$file"
+            objects+=" $out/$(basename "$file" .c).c.o"
+        done
         # shellcheck disable=SC2086
         compile -module-name Admission -emit-module-path $out/Admission.swiftmodule $include \
             -c Sources/Admission/*.swift -o $out/Admission.o
-        sources="Sources/KeyedSessions/*.swift $out/Admission.o $out/C.o $include -lurcu-bp -lurcu-cds -lurcu-common" ;;
+        sources="Sources/KeyedSessions/*.swift $out/Admission.o $objects $include -lurcu-bp -lurcu-cds -lurcu-common" ;;
     esac
     # shellcheck disable=SC2086
     compile -use-ld=lld -module-name "Fuzz$1" $sources Tests/Fuzz/*.swift Tests/Fuzz/"$1"/*.swift \
