@@ -243,22 +243,17 @@ extension EndToEnd.DaemonTests {
         #expect(try daemon.ask("get", "system", "status").status == 0)
     }
 
-    @Test func aDamagedSegmentIsRefusedWhileInUseAndReplacedWhenNot() throws {
+    @Test func aSegmentOfAnotherVersionIsRefusedWhileInUse() throws {
         let daemon = try DaemonControl()
         try daemon.end(by: SIGKILL)
-        func damage() throws {
-            let handle = try FileHandle(forWritingTo: URL(filePath: daemon.segmentPath))
-            try handle.write(contentsOf: Data("gibberish".utf8))
-            try handle.close()
-        }
         let copy = daemon.segmentPath + ".copy"
         defer { unlink(copy) }
         // The control's own observer is attached all the time, so this file is in use.
-        try damage()
+        try overwrite(daemon.segmentPath, at: 8, with: [3])
         let (status, output) = try run(
             try Programs.path("fpxd"), ["--home", daemon.home, "--segment", daemon.segmentPath])
         #expect(status == 1)
-        #expect(output.contains("not a segment of this version: found magic"), "\(output)")
+        #expect(output.contains("not a segment of this version: found version 3"), "\(output)")
         // A file that nobody has mapped is made anew.
         try Data(repeating: 7, count: 1 << 20).write(to: URL(filePath: copy))
         let other = try DaemonControl(segment: copy, cap: 2)
