@@ -38,15 +38,7 @@ extension SharedSeats {
     func lookAside(_ state: inout State) {
         guard let link = state.link, let unit = state.unit, unit.isConnected, let pool = unit.pool else { return }
         let now = Clock.now
-        if pool.revision != state.aside.poolRevision {
-            state.aside.poolRevision = pool.revision
-            var silences: [String: Aside.Silence] = [:]
-            for (serial, revision) in pool.revisions {
-                let known = state.aside.silences[serial]
-                silences[serial] = known?.revision == revision ? known : Aside.Silence(revision: revision, since: now)
-            }
-            state.aside.silences = silences
-        }
+        listen(to: pool, now, &state)
         // First when all whose rows lie there have had the time to speak.
         guard let next = state.aside.nextLook else {
             state.aside.nextLook = now + 2 * unit.pace.staleAfter
@@ -56,6 +48,18 @@ extension SharedSeats {
         state.aside.nextLook = now + Self.lookedAsideEvery
         let gone = gone(unit, pool, state.aside, now)
         Task { await look(link, incarnation: unit.incarnation, gone: gone) }
+    }
+
+    /// Since when each row is as it is.
+    private func listen(to pool: Pool, _ now: Instant, _ state: inout State) {
+        guard pool.revision != state.aside.poolRevision else { return }
+        state.aside.poolRevision = pool.revision
+        var silences: [String: Aside.Silence] = [:]
+        for (serial, revision) in pool.revisions {
+            let known = state.aside.silences[serial]
+            silences[serial] = known?.revision == revision ? known : Aside.Silence(revision: revision, since: now)
+        }
+        state.aside.silences = silences
     }
 
     private func look(_ link: Link, incarnation: UInt64, gone: [(serial: String, days: Int, revision: Int)]) async {
@@ -146,7 +150,11 @@ extension SharedSeats {
     ///
     /// - Throws: for one that speaks, or has not been looked at for long enough to know.
     func removeRow(_ serial: String, by user: String) async throws(ControlFailure) -> MemberRemoved {
-        let (link, unit, aside) = state.withLock { ($0.link, $0.unit, $0.aside) }
+        let (link, unit, aside) = state.withLock { state in
+            // What was read since the last look.
+            if let pool = state.unit?.pool { listen(to: pool, Clock.now, &state) }
+            return (state.link, state.unit, state.aside)
+        }
         guard let link, let unit else {
             throw ControlFailure(.unavailable, "found no sharing of seats on this unit, expected a unit of the pool")
         }

@@ -249,6 +249,7 @@ extension EndToEnd.FieldSharingOperator {
         let unit = try SharingUnit("FPXA", seats: 40, EndToEnd.Sharing.fabric(etcd, term: 30))
         try unit.daemon.end(by: SIGTERM)
         try FileManager.default.removeItem(atPath: unit.daemon.home + "/state/lent")
+        unlink(unit.daemon.segmentPath + ".lent")
         try unit.daemon.start()
         let text = try unit.daemon.fpx("get", "system", "csf")
         row(
