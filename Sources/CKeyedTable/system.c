@@ -62,20 +62,70 @@ int fpx_same_network(int pid) {
     return other.st_ino == own.st_ino && other.st_dev == own.st_dev;
 }
 
+/* ---- Records ---- */
+
+static uint64_t sum_of(const fpx_record *record, uint32_t entry) {
+    uint64_t words[sizeof *record / 8], hash = UINT64_C(0x6670782d72656364) ^ entry;
+    memcpy(words, record, sizeof words);
+    words[offsetof(fpx_record, sum) / 8] = 0;
+    for (size_t i = 0; i < sizeof words / 8; i++) {
+        hash = (hash ^ words[i]) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 32;
+    }
+    return hash;
+}
+void fpx_record_seal(fpx_record *record, uint32_t entry) { record->sum = sum_of(record, entry); }
+enum fpx_record_kind fpx_record_kind_of(const fpx_record *record, uint32_t entry) {
+    static const fpx_record zeros;
+    if (record->sum == sum_of(record, entry)) return record->handle ? FPX_RECORD_SESSION : FPX_RECORD_FREE;
+    return memcmp(record, &zeros, sizeof zeros) == 0 ? FPX_RECORD_UNUSED : FPX_RECORD_DAMAGED;
+}
+
 /* ---- Files and clocks ---- */
 
-int fpx_file_open_sized(const char *path, int64_t *size) {
-    int descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+int fpx_file_open_own(const char *path, int64_t *size) {
+    int descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (descriptor < 0) return -errno;
     struct stat status;
-    int error = fstat(descriptor, &status) != 0 ? errno : S_ISREG(status.st_mode) ? 0 : EINVAL;
+    int error = fstat(descriptor, &status) != 0                        ? errno
+                : !S_ISREG(status.st_mode)                             ? EINVAL
+                : status.st_uid != 0 && status.st_uid != geteuid()     ? EPERM
+                                                                       : 0;
     *size = status.st_size;
     if (!error) return descriptor;
     close(descriptor);
     return -error;
 }
-int fpx_file_reset(int descriptor, int64_t bytes) {
-    return ftruncate(descriptor, 0) == 0 && ftruncate(descriptor, bytes) == 0 ? 0 : errno;
+int fpx_file_make(const char *path, int64_t bytes) {
+    if (unlink(path) != 0 && errno != ENOENT) return -errno;
+    int descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (descriptor < 0) return -errno;
+    if (ftruncate(descriptor, bytes) == 0) return descriptor;
+    int error = errno;
+    close(descriptor);
+    unlink(path);
+    return -error;
+}
+int fpx_file_check(int descriptor, const char *path, int64_t bytes, int64_t *size) {
+    struct stat own, named;
+    if (fstat(descriptor, &own) != 0) return errno;
+    *size = own.st_size;
+    if (lstat(path, &named) != 0) return errno;
+    if (named.st_dev != own.st_dev || named.st_ino != own.st_ino) return EEXIST;
+    return own.st_size == bytes ? 0 : EFBIG;
+}
+int fpx_file_try(int descriptor, int64_t end, int64_t bytes) {
+    int result;
+    do result = fallocate(descriptor, FALLOC_FL_KEEP_SIZE, end, bytes);
+    while (result != 0 && errno == EINTR);
+    int error = result == 0 ? 0 : errno;
+    /* Also what was taken before an error. */
+    (void)fallocate(descriptor, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, end, bytes);
+    return error;
+}
+int64_t fpx_file_data(int descriptor, int64_t offset) {
+    off_t data = lseek(descriptor, offset, SEEK_DATA);
+    return data >= 0 ? data : errno == ENXIO ? -1 : offset;
 }
 int fpx_file_read(int descriptor, void *bytes, size_t count, int64_t offset) {
     ssize_t length;

@@ -18,7 +18,7 @@ public struct SessionEntry: Codable, Equatable, Sendable {
     public var id: String
     /// The hook's own key.
     public var key: String
-    /// `haproxy` ...
+    /// `haproxy` ...; `unknown`: the record of the session is lost
     public var hook: String
     public var type: String
     /// `inspect`, `bypass`
@@ -42,7 +42,7 @@ public struct SessionEntry: Codable, Equatable, Sendable {
     }
 }
 
-/// DELETE /v1/sessions (all), DELETE /v1/sessions/ID: what ended.
+/// DELETE /v1/sessions (all), DELETE /v1/sessions/ID, DELETE /v1/sessions/unknown: what ended.
 public struct SessionsCleared: Codable, Equatable, Sendable {
     public var cleared: Int
     public init(cleared: Int) { self.cleared = cleared }

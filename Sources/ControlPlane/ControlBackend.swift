@@ -44,7 +44,7 @@ package protocol ControlBackend: Sendable {
 
     // What changes something is told who asks for it, for the events.
     func change(_ change: ConfigurationChange, by user: String) async throws(ControlFailure) -> ConfigurationReport
-    /// - Parameter id: 16 hexadecimal digits; nil: all sessions.
+    /// - Parameter id: 16 hexadecimal digits; `unknown`: those whose hook is unknown; nil: all sessions.
     func clearSessions(id: String?, by user: String) async throws(ControlFailure) -> SessionsCleared
     /// Takes the row of a unit that is gone away from the pool.
     func removeMember(serial: String, by user: String) async throws(ControlFailure) -> MemberRemoved

@@ -83,7 +83,8 @@ let routes: [Route] = [
         answer: SessionStatistics.self
     ) { backend, _ in await backend.statistics() },
     Route(
-        method: .delete, path: "/v1/sessions/{id}", operation: "clearSession", summary: "Ends the count of one session",
+        method: .delete, path: "/v1/sessions/{id}", operation: "clearSession",
+        summary: "Ends the count of one session, or of those whose hook is unknown",
         answer: SessionsCleared.self
     ) { backend, asked in try await backend.clearSessions(id: asked.id, by: asked.user) },
     Route(

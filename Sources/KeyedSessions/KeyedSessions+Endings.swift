@@ -85,8 +85,7 @@ extension KeyedSessions {
     func end(_ node: Node, _ handle: UInt64, _ cause: SessionCounter) -> Bool {
         let isRemembered = cause != .released && node.hook?.keysAreUnique == true
         guard node.state.compareExchange(handle, isRemembered ? State.remembered : State.ended).exchanged else { return false }
-        // Whoever finds the handle out of use has released it from outside: it is not ours to count.
-        try? segment.release(SessionHandle(rawValue: handle))
+        giveBack(SessionHandle(rawValue: handle))
         if node.record.isBound { table.unlinkSocket(node) }
         if isRemembered { remember(node) } else { table.remove(node) }
         return true
@@ -175,6 +174,10 @@ extension KeyedSessions {
     /// Ends all sessions, as an operator. Returns how many.
     @discardableResult
     public func clearAll() -> Int { endAll(.cleared) { _ in true } }
+
+    /// Ends all sessions of which nothing but the handle is known, as an operator. Returns how many.
+    @discardableResult
+    public func clearUnknown() -> Int { endAll(.cleared) { $0.hook == 0 } }
 
     /// Starts to watch a process; nil if too many are watched: its sessions are then those of an unknown owner.
     public func watch(_ owner: Owner) -> WatchedOwner? { owners.watch(owner) }

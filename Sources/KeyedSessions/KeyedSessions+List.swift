@@ -6,12 +6,14 @@ import CKeyedTable
 /// A keyed session in progress.
 public struct KeyedSession: Equatable, Sendable {
     public let handle: SessionHandle
+    /// Empty where it is not known.
     public let key: String
-    public let hook: Hook
+    /// Nil: its record is lost, and nothing but the handle is known of it.
+    public let hook: Hook?
     public let client: Endpoint?
     /// 0: unknown.
     public let processID: Int
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970. Where nothing is known: when its record was found to be lost.
     public let started: UInt64
 
     public var pool: Int { handle.pool }
@@ -41,11 +43,12 @@ extension KeyedSessions {
         table.reading {
             table.forEach { node in
                 let state = node.state.load()
-                guard State.isLive(state), let hook = node.hook else { return }
+                guard State.isLive(state) else { return }
                 let record = node.record
                 all.append(
                     KeyedSession(
-                        handle: SessionHandle(rawValue: state), key: record.keyText, hook: hook, client: record.clientEndpoint,
+                        handle: SessionHandle(rawValue: state), key: node.hook == nil ? "" : record.keyText, hook: node.hook,
+                        client: record.clientEndpoint,
                         processID: Int(record.owner_pid), started: record.started))
             }
         }

@@ -2,8 +2,9 @@
 //
 // A session is a node in an RCU hash table (liburcu's cds_lfht), found by hook and key, and by the socket that it is bound to
 // (see SocketWatch). Its place in the count is a handle of the keeper's attachment, which outlives the daemon; its journal
-// record tells the daemon's next life whose it is. The order of an admission: node, handle, record, state. Killed in between,
-// the next life finds a handle without its record and gives it back: nobody was told a verdict.
+// record tells the daemon's next life whose it is. The order of an admission: node, handle, record, state; that of an end: state,
+// record, handle. Killed in between, the next life finds a handle whose record says that it is free, and gives it back: nobody was
+// told a verdict, or the session has ended.
 //
 // A node's state is one word, and who changes it owns what follows:
 //
@@ -29,7 +30,7 @@ import CKeyedTable
 import Glibc
 import Synchronization
 
-/// A hook's name for a session: 1 to 168 bytes.
+/// A hook's name for a session: 1 to 160 bytes.
 public struct SessionKey: Hashable, Sendable, CustomStringConvertible {
     public static let length = 1...Int(FPX_KEY_BYTES)
     let bytes: [UInt8]
@@ -88,17 +89,19 @@ public final class KeyedSessions: Sendable {
     final class Place: Sendable {
         let segment: Segment
         let pools: [Pool]
-        let journal: Journal
+        /// Nil: none could be made yet; sessions that cannot be described are not kept.
+        let journal: Journal?
 
-        init(_ segment: Segment, _ journal: consuming Journal) {
+        init(_ segment: Segment, _ journal: Journal?) {
             self.segment = segment
             self.journal = journal
             pools = (0..<Limits.pools).compactMap { try? segment.pool($0) }
         }
     }
 
-    /// Changes in `move` alone, while nobody is in a read section of the table.
+    /// Changes in `move` and `renewJournal` alone, while nobody is in a read section of the table.
     let place: Mutex<Place>
+    let journalPath: String
     let table: KeyedTable
     let owners = OwnerWatch()
     let counters = Counters()
@@ -110,45 +113,66 @@ public final class KeyedSessions: Sendable {
     /// Whether an admission could not make sure that its socket is still there.
     let mustCheckSockets = Atomic<Bool>(false)
 
+    /// What was found of the daemon's earlier life.
+    public let takenOver: TakenOver
+
     /// Takes over the sessions of the daemon's earlier life.
     ///
     /// - Parameters:
     ///   - segment: attached as keeper. As an ordinary attachment it works too, but its sessions end with this process.
-    ///   - journal: a file on the same kind of file system as the segment, for this process alone.
-    /// - Throws: `journal` when the file is no journal while there are sessions that it should describe; `system`.
-    public init(segment: Segment, journal path: String) throws(KeyedSessionsError) {
-        guard let table = KeyedTable() else { throw .system(call: "malloc", path: path, code: ENOMEM) }
-        let kept = segment.handlesInUse()
+    ///   - former: segments that the daemon's earlier life had, attached as keeper. What they count is to be given back: see `leave`.
+    ///   - path: the journal, on the same kind of file system as the segment, for this process alone. One that is not in order is
+    ///     moved aside.
+    ///   - publish: gives a new segment, which nobody else uses yet, its name. Called when the sessions of before are counted in it:
+    ///     its caps are then what it holds. Nil: the segment has its name, and its handles say which sessions there are.
+    /// - Throws: what keeps a new segment from counting them.
+    public init(
+        segment: Segment, former: [Segment] = [], journal path: String, publish: (() throws -> Void)? = nil
+    ) throws {
+        guard let table = KeyedTable() else { throw KeyedSessionsError.system(call: "malloc", path: path, code: ENOMEM) }
+        var found = Inheritance(JournalContents(path: path), of: publish == nil ? [segment] : former)
+        let journal: Journal?
+        if let publish {
+            found.addUncounted()
+            let new = try found.count(in: segment)
+            found.moveAside()
+            try publish()
+            try new.publish()
+            journal = new
+        } else {
+            journal = found.openJournal()
+        }
+        if publish == nil { for handle in found.cutShort { try? segment.release(handle) } }
         self.table = table
-        place = Mutex(Place(segment, try Journal(path: path, isNeeded: !kept.isEmpty)))
-        let found = Set(kept.compactMap { restore($0) })
-        release(owners: found.filter { owners.watch($0)?.isDead == true })
+        place = Mutex(Place(segment, journal))
+        journalPath = path
+        takenOver = found.report
+        restore(found.sessions)
+    }
+
+    /// Gives back what former segments still count. All of it is of no session, or counted in the present one: by the start, or for
+    /// long. When it is called they must admit nobody any more.
+    public func leave(_ former: [Segment]) {
+        for segment in former { for handle in segment.handlesInUse() { try? segment.release(handle) } }
     }
 
     var segment: Segment { place.withLock { $0.segment } }
     var pools: [Pool] { place.withLock { $0.pools } }
 
-    /// Takes a session over, or gives its handle back. Returns the session's owner, if it is known.
-    private func restore(_ handle: SessionHandle) -> Owner? {
-        let place = place.withLock { $0 }
-        guard let record = place.journal.read(handle), let hook = Hook(rawValue: record.hook) else {
-            // Its admission was cut short: nobody was told the verdict.
-            try? segment.release(handle)
-            return nil
+    private func restore(_ sessions: [DescribedSession]) {
+        var found: Set<Owner> = []
+        table.reading {
+            for session in sessions {
+                let record = session.record
+                // Made as undecided, so that it can be found only when it can be ended whole.
+                guard let (node, isNew) = table.add(record, state: State.deciding), isNew else { continue }
+                if record.isBound { table.linkSocket(node) }
+                node.state.store(session.handle.rawValue)
+                if let hook = node.hook { counters.count(.restored, hook) }
+                if record.owner_pid != 0 { found.insert(Owner(processID: record.owner_pid, startTime: record.owner_start)) }
+            }
         }
-        let isNew = table.reading { () -> Bool in
-            // Made as undecided, so that it can be found only when it can be ended whole.
-            guard let (node, isNew) = table.add(record, state: State.deciding), isNew else { return false }
-            if record.isBound { table.linkSocket(node) }
-            node.state.store(handle.rawValue)
-            return true
-        }
-        guard isNew else {
-            try? segment.release(handle)
-            return nil
-        }
-        counters.count(.restored, hook)
-        return record.owner_pid == 0 ? nil : Owner(processID: record.owner_pid, startTime: record.owner_start)
+        release(owners: found.filter { owners.watch($0)?.isDead == true })
     }
 }
 
@@ -231,8 +255,8 @@ extension KeyedSessions {
         var record = described
         record.handle = handle.rawValue
         record.verdict = verdict.rawValue
-        guard place.withLock({ $0 }).journal.write(record, entry: handle.entry) else {
-            try? segment.release(handle)
+        guard place.withLock({ $0 }).journal?.write(record, entry: handle.entry) == true else {
+            giveBack(handle)
             drop(node)
             return exhausted(request)
         }
@@ -241,12 +265,20 @@ extension KeyedSessions {
         if !node.state.compareExchange(State.deciding, handle.rawValue).exchanged {
             // Its end came meanwhile and was counted by who brought it.
             if record.isBound { table.unlinkSocket(node) }
-            try? segment.release(handle)
+            giveBack(handle)
             drop(node)
         } else if let owner = request.owner, owner.isDead, end(node, handle.rawValue, .endedByOwnerDeath) {
             counters.count(.endedByOwnerDeath, request.hook)
         }
         return verdict
+    }
+
+    /// Ends the count of a session that has ended. The record goes first: another session may have the entry at once.
+    func giveBack(_ handle: SessionHandle) {
+        let place = place.withLock { $0 }
+        place.journal?.clear(handle)
+        // Whoever finds the handle out of use has released it from outside: it is not ours to count.
+        try? place.segment.release(handle)
     }
 
     /// Ends what is bound to a socket whose end may have been told before the session could be found.

@@ -7,8 +7,6 @@ public enum KeyedSessionsError: Error, Equatable {
     case system(call: String, path: String, code: Int32)
     /// The segment refuses what sessions need.
     case segment(SegmentError)
-    /// The file is no journal of this version while sessions depend on it.
-    case journal(path: String, field: String, found: UInt64, expected: UInt64)
     /// A session's key is empty or too long.
     case key(bytes: Int, allowed: ClosedRange<Int>)
     /// A number that the caller gave is out of range.
@@ -23,9 +21,6 @@ extension KeyedSessionsError: CustomStringConvertible {
         case .system(let call, let path, let code):
             "\(path): \(call) failed: \(unsafe String(cString: fpx_errno_name(code)))"
         case .segment(let error): "\(error)"
-        case .journal(let path, let field, let found, let expected):
-            "\(path): not a session journal of this version: found \(field) \(found), expected \(expected); "
-                + "remove the file, and the sessions that it describes end"
         case .key(let bytes, let allowed):
             "session key: found \(bytes) bytes, expected \(allowed.lowerBound) to \(allowed.upperBound)"
         case .range(let what, let found, let allowed):

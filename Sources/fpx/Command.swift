@@ -50,7 +50,7 @@ struct Command: Sendable {
 struct Parameter: Sendable {
     enum Kind: Sendable {
         case number(ClosedRange<Int>)
-        /// As `diagnose wad session list` prints them.
+        /// As `diagnose wad session list` prints them, or `unknown`.
         case sessionID
         /// As `diagnose test application csfd 140` prints them.
         case serial
@@ -73,8 +73,8 @@ struct Parameter: Sendable {
                     name: name, found: word, expected: "a number from \(range.lowerBound) to \(range.upperBound)")
             }
         case .sessionID:
-            guard word.utf8.count == 16, word.allSatisfy({ $0.isASCII && $0.isHexDigit }) else {
-                throw .badArgument(name: name, found: word, expected: "16 hexadecimal digits")
+            guard word == "unknown" || word.utf8.count == 16 && word.allSatisfy({ $0.isASCII && $0.isHexDigit }) else {
+                throw .badArgument(name: name, found: word, expected: "16 hexadecimal digits or unknown")
             }
         case .serial:
             guard Row.isName(word) else {

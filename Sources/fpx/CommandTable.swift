@@ -13,7 +13,8 @@ enum CommandTable {
         Command("diagnose wad license detail", help: "Purchased and available seats, max licensed session", .ask(detail)),
         Command("diagnose wad session list", limit, help: "Sessions of the wire hooks, oldest first", .ask(sessions)),
         Command(
-            "diagnose wad session clear", session, help: "Stop counting one session of the wire hooks, or all",
+            "diagnose wad session clear", session,
+            help: "Stop counting one session of the wire hooks, or more",
             question: "All sessions of the wire hooks go on uncounted.", .ask(clear)),
         Command("diagnose wad session stats", help: "Counters of each hook, process and CPU", .ask(statistics)),
         Command("diagnose test application csfd 1", help: "State of seat sharing", .ask(sharing)),
@@ -80,7 +81,8 @@ enum CommandTable {
 
     private static let count = Parameter(name: "N", help: "How many, 100 unless told", kind: .number(1...1000))
     private static let limit = Parameter(name: "LIMIT", help: "How many, 1000 unless told", kind: .number(1...100_000))
-    private static let session = Parameter(name: "ID", help: "Its id from the list; all unless told", kind: .sessionID)
+    private static let session = Parameter(
+        name: "ID", help: "Its id from the list, or unknown; all unless told", kind: .sessionID)
     private static let serial = Parameter(
         name: "SERIAL", help: "Of a unit that does not speak any more", kind: .serial, isOptional: false)
     private static let setting = Parameter(name: "NAME", help: "Name of a setting", kind: .setting, isOptional: false)

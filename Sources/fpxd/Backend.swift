@@ -83,7 +83,8 @@ extension Daemon: ControlBackend {
             total: total,
             sessions: listed.map { session in
                 SessionEntry(
-                    id: session.id, key: session.key, hook: session.hook.name, type: Self.typeName(pool: session.pool),
+                    id: session.id, key: session.key, hook: session.hook?.name ?? "unknown",
+                    type: Self.typeName(pool: session.pool),
                     verdict: "\(session.verdict)", client: session.client.map { "\($0)" }, processId: session.processID,
                     startedAt: Date(timeIntervalSince1970: TimeInterval(session.started) / 1000))
             })
@@ -203,8 +204,13 @@ extension Daemon: ControlBackend {
             events.note(.warning, .hook, "\(count) sessions cleared by \(user)", isAct: true)
             return SessionsCleared(cleared: count)
         }
+        if id == "unknown" {
+            let count = sessions.clearUnknown()
+            events.note(.warning, .hook, "\(count) sessions of unknown proxies cleared by \(user)")
+            return SessionsCleared(cleared: count)
+        }
         guard let handle = SessionHandle(id: id) else {
-            throw ControlFailure(.invalidValue, "id: found \"\(id.prefix(40))\", expected 16 hexadecimal digits")
+            throw ControlFailure(.invalidValue, "id: found \"\(id.prefix(40))\", expected 16 hexadecimal digits or unknown")
         }
         guard sessions.clear(handle) else {
             throw ControlFailure(.notFound, "found no session \(id) in progress, expected one of `diagnose wad session list`")

@@ -44,6 +44,7 @@ final class Daemon: Sendable {
     let usage = UsageCensus()
     let events: EventLog
     let sampler: Sampler
+    let journal: JournalWatch
     let logger: Logger
     let log: LineLog
     let startedAt = Date.now
@@ -62,11 +63,15 @@ final class Daemon: Sendable {
         for path in [settings.file.path, settings[Setting.licenseFile]] { StoredFile.removeLeftovers(of: path) }
         var findings: [String] = []
         let segment = try places.attach { findings.append($0) }
-        let sessions = try KeyedSessions(segment: segment, journal: places.journal)
+        let found = places.attachFormer(besides: segment) { findings.append($0) }
+        let former = found.compactMap(\.segment)
+        let sessions = try KeyedSessions(
+            segment: segment, former: former, journal: places.journal, publish: places.publishing(segment))
         let host = HostSegment(
-            segment, former: places.attachFormer(besides: segment) { findings.append($0) },
-            pools: LicenseType.allCases.count,
+            segment, former: found, pools: LicenseType.allCases.count,
             maker: HostSegment.Maker(make: places.makeNext, publish: places.publishNext))
+        // They admit nobody by now.
+        sessions.leave(former)
         // Before the licence is read, which may be bound to them.
         let unitID = try UnitIdentity.load(stateFolder: places.state)
         var unitKey: SigningKey?
@@ -86,7 +91,8 @@ final class Daemon: Sendable {
         daemon.events.note(
             .info, .daemon,
             "\(Version.line) started as process \(getpid()) on segment \(segment.path), "
-                + "\(sessions.list(limit: 1).total) sessions of wire hooks taken over")
+                + "\(sessions.takenOver.total) sessions of wire hooks taken over")
+        for (level, message) in sessions.takenOver.news(journal: places.journal) { daemon.events.note(level, .hook, message) }
         daemon.applying.withLock { _ in daemon.applyPolicy() }
         daemon.applyLicense(force: true)
         return daemon
@@ -116,6 +122,7 @@ final class Daemon: Sendable {
             if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }
         }
         sampler = Sampler(pools: pools)
+        journal = JournalWatch(sessions: sessions, path: places.journal)
         state = Mutex(
             State(settings: settings, license: license, limits: pools.map { Limit(refused: $0.snapshot().refused) }))
     }
@@ -280,9 +287,10 @@ extension Daemon {
     func lookAtSegment() {
         host.look {
             events.note($0, .daemon, $1)
-        } move: { next, stop in
-            try sessions.move(to: next, journal: places.nextJournal, stop: stop)
+        } move: { next, replace in
+            try sessions.move(to: next, replace: replace)
         }
+        journal.look { events.note($0, .hook, $1) }
     }
 
     /// Each second. It writes files, and so may take as long as the disk does.
@@ -298,6 +306,8 @@ extension Daemon {
         events.fold()
         for (index, type) in LicenseType.allCases.enumerated() { noteLimit(type, index) }
         noteBandwidth()
+        // Nobody else has sessions of wire hooks.
+        if haproxy != nil { journal.lookForRoom(verdict: settings[Setting.overLimit]) { events.note($0, .hook, $1) } }
     }
 
     private func noteBandwidth() {

@@ -1,9 +1,10 @@
 // HostSegment: the counters of this host. One segment is in force; it is looked at once a second, and replaced where its file is gone
 // or its memory is not what the engine leaves behind.
 //
-// A replacement loses nobody: (1) a new segment is made beside the old one, with caps of 0; (2) the old one is marked, and admits
-// nobody any more; (3) the sessions of wire hooks move over; (4) the new one gets the name; (5) it gets the caps, less what is in
-// progress in former ones, which is looked at with each reaping. Workers find the mark when they are refused, and attach again.
+// A replacement loses nobody: (1) a new segment is made beside the old one, with caps of 0; (2) the sessions of wire hooks are counted
+// in it too; (3) the old one is marked, and admits nobody any more; (4) the new one gets the caps, less what is in progress in former
+// ones, which is looked at with each reaping; (5) it gets the name; (6) the sessions of wire hooks leave the old one. Workers find the
+// mark when they are refused, and attach again.
 //
 // Three threads come here: the reaper, the one that looks, and whoever sets caps. Whoever reads figures waits for none of them:
 // no lock that they take is held while the memory is read.
@@ -217,25 +218,31 @@ final class HostSegment: Sendable {
         _ old: Segment, _ fault: Fault, _ note: Note, _ move: (Segment, () -> Void) throws -> Void
     ) throws {
         let next = try maker.make()
+        let last = seen.withLock { $0.attendance }
+        var trouble: (any Error)?
         do {
-            try move(next) { old.markReplaced(isSound: fault.isSound) }
+            try move(next) {
+                old.markReplaced(isSound: fault.isSound)
+                applying.withLock { _ in
+                    let applied = caps.withLock { $0.applied }
+                    let attendance = fault.isSound ? nil : Attendance(ofDamaged: old, last: last, caps: applied.map(\.sum))
+                    retire(old, attendance: attendance, applied)
+                    segments.withLock { $0.current = next }
+                    let found = (0..<pools).map { Self.settings(next, $0) }
+                    caps.withLock { $0.applied = found }
+                    applyAll()
+                }
+                // From here on workers come. If it fails the next look finds a segment without its name.
+                do { try maker.publish() } catch { trouble = error }
+            }
         } catch {
             next.detach()
             throw error
         }
-        let last = seen.withLock { $0.attendance }
-        applying.withLock { _ in
-            let applied = caps.withLock { $0.applied }
-            let attendance = fault.isSound ? nil : Attendance(ofDamaged: old, last: last, caps: applied.map(\.sum))
-            retire(old, attendance: attendance, applied)
-            segments.withLock { $0.current = next }
-            let found = (0..<pools).map { Self.settings(next, $0) }
-            caps.withLock { $0.applied = found }
-            applyAll()
-        }
+        // What has moved counts once again.
+        applying.withLock { _ in applyAll() }
         seen.withLock { $0.attendance = Attendance(next, pools: pools) }
-        // From here on workers come. If it fails the next look finds a segment without its name.
-        try maker.publish()
+        if let trouble { throw trouble }
         let going = (0..<pools).reduce(0) { $0 + takenBefore(pool: $1) }
         let rest =
             fault.isSound

@@ -110,10 +110,11 @@ final class Places: Sendable {
                 path: segmentFolder, found: "a folder of user \(status.st_uid) with mode \(mode)",
                 expected: "one of \(expected) that others cannot write to")
         }
-        for file in [segment, journal] where lstat(file, &status) == 0 {
+        // The journal looks at its own file.
+        if lstat(segment, &status) == 0 {
             guard [0, user].contains(status.st_uid), status.st_mode & S_IFMT == S_IFREG else {
                 throw .foreign(
-                    path: file, found: "something of user \(status.st_uid) with mode \(String(status.st_mode, radix: 8))",
+                    path: segment, found: "something of user \(status.st_uid) with mode \(String(status.st_mode, radix: 8))",
                     expected: "a file of \(expected)")
             }
         }
@@ -152,11 +153,11 @@ final class Places: Sendable {
     }
 
     /// Attaches as the segment's keeper; makes the segment where there is none, and anew where it is of another version and
-    /// nobody uses it.
+    /// nobody uses it. A new one gets its name by `publish`.
     ///
     /// - Parameter note: told what had to be replaced.
     func attach(note: (String) -> Void) throws -> Segment {
-        if access(segment, F_OK) != 0 { try create(replacing: false) }
+        if access(segment, F_OK) != 0 { return try makeNext() }
         do {
             let attached = try attachKeeper()
             // It may be from a time when the group was another one.
@@ -168,8 +169,9 @@ final class Places: Sendable {
             // What processes of another version count in stays theirs; what is damaged they cannot count in any more.
             guard users == 0 || field != "version" else { throw error }
             note("\(error); " + (users == 0 ? "nobody uses it, so" : "it is damaged, and") + " it is made anew")
-            if users == 0 { try create(replacing: true) } else { unlink(segment) }
-            return try attach(note: note)
+            // It is found again as a former one.
+            if users > 0 { unlink(segment) }
+            return try makeNext()
         }
     }
 
@@ -190,34 +192,37 @@ final class Places: Sendable {
         attached.placeShardsOnNodes()
     }
 
-    private func create(replacing: Bool) throws {
-        do {
-            try Segment.create(path: segment, replacing: replacing)
-        } catch SegmentError.exists {
-            // Another was faster; whether it is the keeper will show.
-        }
-    }
-
     // MARK: a successor for the segment
 
     private var nextSegment: String { segment + ".next" }
-    var nextJournal: String { journal + ".next" }
 
     /// A new segment that does not have its name yet, with us as keeper.
     func makeNext() throws -> Segment {
         try Self.makeFolder(segmentFolder, mode: 0o750, group: group)
         try checkSegmentFolder()
-        for file in [nextSegment, nextJournal] { unlink(file) }
+        unlink(nextSegment)
         try Segment.create(path: nextSegment)
         let attached = try Segment.attachKeeper(path: segment, file: nextSegment)
         try prepare(attached, file: nextSegment)
         return attached
     }
 
-    /// Gives the new segment the name, and its journal.
+    /// Gives the new segment the name, whatever has it.
     func publishNext() throws(DaemonError) {
-        for (from, to) in [(nextJournal, journal), (nextSegment, segment)] where rename(from, to) != 0 {
-            throw .system(call: "rename", path: to, code: errno)
+        if rename(nextSegment, segment) != 0 { throw .system(call: "rename", path: segment, code: errno) }
+    }
+
+    /// How a segment that `attach` has made gets its name; nil: it has it.
+    func publishing(_ attached: Segment) -> (() throws -> Void)? {
+        switch attached.place {
+        case .there, .cut: nil
+        case .taken: publishNext
+        // Another daemon may have made one meanwhile.
+        case .gone:
+            { [self] in
+                if link(nextSegment, segment) != 0 { throw DaemonError.system(call: "link", path: segment, code: errno) }
+                unlink(nextSegment)
+            }
         }
     }
 
@@ -232,21 +237,16 @@ final class Places: Sendable {
         where descriptor.isRemoved && seen.insert(descriptor.file).inserted {
             do {
                 let found = try Segment.attachKeeper(path: segment, file: descriptor.link)
-                let unknown = found.handlesInUse()
-                for handle in unknown { try? found.release(handle) }
                 let held = found.processes().filter { $0.slot != found.slot && $0.isAlive }
-                if held.isEmpty {
+                if held.isEmpty, found.handlesInUse().isEmpty {
                     found.detach()
-                } else {
-                    former.append(FoundSegment(found))
+                    continue
+                }
+                former.append(FoundSegment(found))
+                if !held.isEmpty {
                     note(
                         "\(held.count) processes count sessions in a removed segment: their new ones are counted in the present one, "
                             + "and those in progress stay counted until they end")
-                }
-                if !unknown.isEmpty {
-                    note(
-                        "\(unknown.count) sessions of wire hooks in a removed segment cannot be followed: they are not counted"
-                    )
                 }
             } catch {
                 let file = FoundSegment.File(path: segment, number: descriptor.file)

@@ -76,7 +76,7 @@ private func failure<Result>(_ body: () throws(Failure) -> Result) -> String {
         ("diag wad session list 0", #"LIMIT is "0"; expected a number from 1 to 100000"#),
         ("diag wad session list +5", #"LIMIT is "+5"; expected a number from 1 to 100000"#),
         ("diag wad session list 99999999999999999999", #"LIMIT is "99999999999999999999"; expected a number from 1 to 100000"#),
-        ("diag wad session clear ../../config", #"ID is "../../config"; expected 16 hexadecimal digits"#),
+        ("diag wad session clear ../../config", #"ID is "../../config"; expected 16 hexadecimal digits or unknown"#),
     ])
     func mistakesAreNamed(_ line: String, _ message: String) {
         #expect(failure { () throws(Failure) in try read(line) } == message)

@@ -80,9 +80,7 @@ final class DaemonControl: Sendable {
         observer.withLock { $0?.detach() }
         attachments.withLock { for segment in $0 { segment.detach() } }
         process.withLock { $0 = nil }
-        unlink(segmentPath)
-        unlink(segmentPath + ".sessions")
-        unlink(segmentPath + ".lent")
+        for end in ["", ".next", ".lent", ".sessions", ".sessions.next", ".sessions.damaged"] { unlink(segmentPath + end) }
     }
 
     // MARK: Licence
@@ -130,6 +128,14 @@ final class DaemonControl: Sendable {
         let segment = try Segment.attach(path: segmentPath)
         attachments.withLock { $0.append(segment) }
         return segment
+    }
+
+    /// Until the next start this process has no segment open.
+    func leaveSegment() {
+        observer.withLock { observer in
+            observer?.detach()
+            observer = nil
+        }
     }
 
     var processID: pid_t? {

@@ -200,9 +200,9 @@ import Testing
     }
 
     @Test func badRequestsAreErrors() throws {
-        #expect(throws: KeyedSessionsError.key(bytes: 0, allowed: 1...168)) { try SessionKey("") }
-        #expect(throws: KeyedSessionsError.key(bytes: 169, allowed: 1...168)) {
-            try SessionKey([UInt8](repeating: 65, count: 169))
+        #expect(throws: KeyedSessionsError.key(bytes: 0, allowed: 1...160)) { try SessionKey("") }
+        #expect(throws: KeyedSessionsError.key(bytes: 161, allowed: 1...160)) {
+            try SessionKey([UInt8](repeating: 65, count: 161))
         }
         #expect(throws: KeyedSessionsError.range(what: "pool", found: 16, allowed: 0...15)) {
             try SessionRequest(key: SessionKey("a"), hook: .squid, pool: 16)
@@ -212,7 +212,7 @@ import Testing
         }
         #expect(throws: KeyedSessionsError.address(found: "x")) { try Endpoint("x", port: 1) }
         let fixture = try Fixture(cap: 1)
-        let longest = try SessionKey([UInt8](repeating: 255, count: 168))
+        let longest = try SessionKey([UInt8](repeating: 255, count: 160))
         #expect(fixture.sessions.admit(try SessionRequest(key: longest, hook: .squid, pool: 0)) == .inspect)
         #expect(fixture.sessions.release(key: longest, hook: .squid))
         try fixture.expectEmpty()

@@ -40,7 +40,7 @@ import Testing
             #expect(verdict == (number < 700 ? .inspect : .bypass))
         }
         var stops = 0
-        try sessions.move(to: new.segment, journal: new.path + ".sessions") {
+        try sessions.move(to: new.segment) {
             stops += 1
             old.segment.markReplaced(isSound: true)
         }
@@ -58,7 +58,8 @@ import Testing
         new.segment.detach()
         let successor = try Segment.attachKeeper(path: new.path)
         defer { successor.detach() }
-        let restored = try KeyedSessions(segment: successor, journal: new.path + ".sessions")
+        let restored = try KeyedSessions(segment: successor, journal: old.path + ".sessions")
+        #expect(restored.takenOver.unknown == 0)
         #expect(restored.list(limit: 1).total == 999)
         #expect(restored.clearAll() == 999)
         #expect(try successor.pool(0).snapshot().inUse == 0)
@@ -71,10 +72,14 @@ import Testing
             old.end()
             new.end()
         }
-        let sessions = try KeyedSessions(segment: old.segment, journal: old.path + ".sessions")
+        let folder = old.path + ".folder"
+        mkdir(folder, 0o700)
+        let sessions = try KeyedSessions(segment: old.segment, journal: folder + "/sessions")
+        unlink(folder + "/sessions")
+        rmdir(folder)
         for number in 0..<7 { _ = try sessions.admit(SessionRequest(key: key(number), hook: .haproxy, pool: 0)) }
         #expect(throws: KeyedSessionsError.self) {
-            try sessions.move(to: new.segment, journal: "/nonexistent/journal") { Issue.record("stopped") }
+            try sessions.move(to: new.segment) { Issue.record("stopped") }
         }
         #expect(try old.inUse() == 5 && old.bypassed() == 2)
         #expect(try new.inUse() == 0 && new.bypassed() == 0)
@@ -97,7 +102,7 @@ import Testing
                 if number % 2 == 0 { sessions.release(key: key, hook: .haproxy) }
                 guard worker == 0, number % 150 == 149 else { continue }
                 let (from, to) = (grounds[number / 150], grounds[number / 150 + 1])
-                try? sessions.move(to: to.segment, journal: to.path + ".sessions") { from.segment.markReplaced(isSound: true) }
+                try? sessions.move(to: to.segment) { from.segment.markReplaced(isSound: true) }
             }
         }
         let last = try #require(grounds.last)

@@ -82,38 +82,45 @@ import Testing
         try fixture.expectEmpty()
     }
 
-    /// Whatever stands in the file: the daemon starts, and what it cannot read is not counted any more.
+    /// Whatever stands in the file: the daemon starts, what it can rely on is followed, and the rest stays counted.
     @Test func damagedRecords() throws {
         let seed = testSeed()
         print("seed \(seed)")
         var random = SeededGenerator(seed: seed)
-        var lost = 0
         for round in 0..<60 {
             let fixture = try Fixture(cap: 10)
             for index in 0..<20 { _ = try fixture.admit("\(index)", port: 1 + index, cookie: UInt64(1 + index)) }
-            let entries = fixture.keeper.handlesInUse().map(\.entry)
+            let before = fixture.sessions.list(limit: 100).sessions
+            var damaged: Set<SessionHandle> = []
             try fixture.restart {
-                let file = try #require(FileHandle(forUpdatingAtPath: fixture.journalPath))
-                for entry in entries where Bool.random(using: &random) {
-                    for _ in 0..<Int.random(in: 1...40, using: &random) {
-                        try file.seek(toOffset: UInt64(4096 + entry * 256 + Int.random(in: 0..<256, using: &random)))
-                        try file.write(contentsOf: [UInt8.random(in: 0...255, using: &random)])
+                for session in before where Bool.random(using: &random) {
+                    damaged.insert(session.handle)
+                    let record = 4096 + session.handle.entry * 256
+                    let byte = Int.random(in: 0..<256, using: &random)
+                    let old = withUnsafeBytes(of: try fixture.record(session.handle.entry)) { $0[byte] }
+                    try fixture.write([old ^ UInt8.random(in: 1...255, using: &random)], at: record + byte)
+                    for _ in 0..<Int.random(in: 0...40, using: &random) {
+                        let other = (byte + Int.random(in: 1..<256, using: &random)) % 256
+                        try fixture.write([UInt8.random(in: 0...255, using: &random)], at: record + other)
                     }
                 }
-                try file.close()
             }
             fixture.sessions.tick()
-            let listed = fixture.sessions.list(limit: 100)
-            let snapshot = try fixture.snapshot()
-            #expect(listed.total == snapshot.inUse + snapshot.bypassed, "seed \(seed) round \(round)")
-            #expect(Set(fixture.keeper.handlesInUse()) == Set(listed.sessions.map(\.handle)), "seed \(seed) round \(round)")
-            #expect(listed.total <= 20, "seed \(seed) round \(round)")
-            // Most bytes of a record do not matter: a round may lose nothing, but not all of them.
-            lost += 20 - listed.total
+            let comment: Comment = "seed \(seed) round \(round)"
+            let listed = fixture.listed
+            #expect(listed.known == before.filter { !damaged.contains($0.handle) }, comment)
+            #expect(Set(listed.unknown.map(\.handle)) == damaged, comment)
+            #expect(try fixture.snapshot().inUse == 10 && fixture.snapshot().bypassed == 10, comment)
+            #expect(fixture.sessions.takenOver.newlyUnknown == damaged.count, comment)
+            #expect((fixture.sessions.takenOver.fault != nil) == !damaged.isEmpty, comment)
+            // The next life finds a journal that is in order.
+            try fixture.restart()
+            #expect(fixture.sessions.takenOver.fault == nil && fixture.sessions.takenOver.newlyUnknown == 0, comment)
+            #expect(fixture.listed.known == listed.known && fixture.listed.unknown == listed.unknown, comment)
+            #expect(fixture.sessions.clearUnknown() == damaged.count, comment)
             fixture.sessions.clearAll()
             try fixture.expectEmpty()
         }
-        #expect(lost > 0, "seed \(seed)")
     }
 
     /// The same cookie in another network namespace, or none that can be told, is no socket that is known to be this one's.
@@ -153,80 +160,16 @@ import Testing
         try fixture.expectEmpty()
     }
 
-    /// Records of before sessions were bound to sockets: cookie, namespaces and local address are zero, and the byte that is
-    /// not used any more says whether the client's socket ended the session.
-    @Test func recordsOfAnOlderDaemon() throws {
-        let fixture = try Fixture(cap: 10)
-        _ = try fixture.admit("a", client: "192.0.2.1", port: 1000)
-        let entry = try #require(fixture.keeper.handlesInUse().first?.entry)
-        try fixture.restart {
-            try fixture.overwrite(entry, \.unused, 1)
-            try fixture.overwrite(entry, \.process_namespace, 0)
-            try fixture.overwrite(entry, \.time_namespace, 0)
-        }
-        #expect(fixture.sessions.list(limit: 2).sessions.map { $0.client?.description } == ["192.0.2.1:1000"])
-        #expect(fixture.sessions.boundSockets() == [])
-        #expect(try fixture.release("a"))
-        try fixture.expectEmpty()
-    }
-
+    /// Whose the second one is nobody knows, but it was counted.
     @Test func twoRecordsOfOneKey() throws {
         let fixture = try Fixture(cap: 10)
         _ = try fixture.admit("a")
         _ = try fixture.admit("b")
         let entries = fixture.keeper.handlesInUse().map(\.entry)
-        try fixture.restart {
-            let file = try #require(FileHandle(forUpdatingAtPath: fixture.journalPath))
-            try file.seek(toOffset: UInt64(4096 + entries[0] * 256 + 64))
-            let key = try #require(try file.read(upToCount: 168))
-            try file.seek(toOffset: UInt64(4096 + entries[1] * 256 + 64))
-            try file.write(contentsOf: key)
-            try file.close()
-        }
-        #expect(fixture.sessions.list(limit: 9).total == 1)
-        #expect(try fixture.snapshot().inUse == 1)
+        try fixture.restart { try fixture.overwrite(entries[1], \.key, fixture.record(entries[0]).key) }
+        #expect(fixture.listed.known.count == 1 && fixture.listed.unknown.count == 1)
+        #expect(try fixture.snapshot().inUse == 2)
         fixture.sessions.clearAll()
-        try fixture.expectEmpty()
-    }
-
-    @Test func aFileThatIsNoJournal() throws {
-        let fixture = try Fixture(cap: 10)
-        let path = fixture.journalPath
-        _ = try fixture.admit("a")
-        // With sessions that depend on it, it is an error; nothing is changed.
-        #expect(throws: KeyedSessionsError.journal(path: path, field: "size", found: 4, expected: 16_781_312)) {
-            try fixture.restart { try Data("text".utf8).write(to: URL(fileURLWithPath: path)) }
-        }
-        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == Data("text".utf8))
-        #expect(try fixture.snapshot().inUse == 1)
-        fixture.keeper.detach()
-        // Without the file the sessions end: nobody knows whose they are.
-        try fixture.restart { unlink(path) }
-        try fixture.expectEmpty()
-        // Without sessions a wrong file is replaced.
-        try fixture.restart { try Data("text".utf8).write(to: URL(fileURLWithPath: path)) }
-        _ = try fixture.admit("b")
-        #expect(
-            throws: KeyedSessionsError.journal(
-                path: path, field: "version", found: 7, expected: 1)
-        ) {
-            try fixture.restart {
-                let file = try #require(FileHandle(forUpdatingAtPath: path))
-                try file.seek(toOffset: 8)
-                try file.write(contentsOf: [7])
-                try file.close()
-            }
-        }
-        fixture.keeper.detach()
-        #expect(throws: KeyedSessionsError.self) {
-            try fixture.restart {
-                unlink(path)
-                mkdir(path, 0o700)
-            }
-        }
-        rmdir(path)
-        fixture.keeper.detach()
-        try fixture.restart()
         try fixture.expectEmpty()
     }
 
@@ -241,6 +184,7 @@ import Testing
         let victim = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
             .appendingPathComponent("KeyedSessionsVictim").path
         var restored = 0
+        var unknown = 0
         for round in 0..<40 {
             let process = try ChildProcess(
                 [victim, fixture.segmentPath, fixture.journalPath, "\(seed)", "\(round)"], output: .pipe, error: .inherited)
@@ -260,12 +204,17 @@ import Testing
             #expect(Set(keeper.handlesInUse()) == Set(listed.sessions.map(\.handle)), "seed \(seed) round \(round)")
             restored += sessions.count(.restored, of: .haproxy)
             // Some end here, so that the table does not only fill.
-            for session in listed.sessions where Int.random(in: 0..<4, using: &random) == 0 {
+            for session in listed.sessions where session.hook != nil && Int.random(in: 0..<4, using: &random) == 0 {
                 #expect(sessions.release(key: try SessionKey(session.key), hook: .haproxy))
             }
+            // Killed just before a page's first record was written: at most one of each thread.
+            unknown += sessions.clearUnknown()
+            #expect(sessions.takenOver.newlyUnknown <= 4, "seed \(seed) round \(round)")
             keeper.detach()
         }
         #expect(restored > 40)
+        // So few that nobody is troubled by a fpxd that is killed.
+        #expect(unknown < 20, "seed \(seed)")
         try fixture.restart()
         fixture.sessions.clearAll()
         try fixture.expectEmpty()

@@ -29,7 +29,7 @@ final class Fixture {
         keeper.detach()
         observer.detach()
         unlink(segmentPath)
-        unlink(journalPath)
+        for end in ["", ".next", ".damaged"] { unlink(journalPath + end) }
     }
 
     /// What a restart of the daemon does.
@@ -40,13 +40,38 @@ final class Fixture {
         sessions = try KeyedSessions(segment: keeper, journal: journalPath)
     }
 
-    /// Changes a field of an entry's record in the journal.
-    func overwrite<Value: FixedWidthInteger>(_ entry: Int, _ field: KeyPath<fpx_record, Value>, _ value: Value) throws {
-        let offset = try #require(MemoryLayout<fpx_record>.offset(of: field))
+    /// Changes a field of an entry's record in the journal, as a daemon would that says so.
+    func overwrite<Value>(_ entry: Int, _ field: WritableKeyPath<fpx_record, Value>, _ value: Value) throws {
+        try change(entry) { $0[keyPath: field] = value }
+    }
+
+    func change(_ entry: Int, _ change: (inout fpx_record) -> Void) throws {
+        var record = try record(entry)
+        change(&record)
+        fpx_record_seal(&record, UInt32(entry))
+        try write(withUnsafeBytes(of: record) { Array($0) }, at: 4096 + entry * 256)
+    }
+
+    func record(_ entry: Int) throws -> fpx_record {
+        let file = try #require(FileHandle(forReadingAtPath: journalPath))
+        defer { try? file.close() }
+        try file.seek(toOffset: UInt64(4096 + entry * 256))
+        let bytes = try #require(try file.read(upToCount: 256))
+        return bytes.withUnsafeBytes { $0.loadUnaligned(as: fpx_record.self) }
+    }
+
+    /// Writes into the journal, as no daemon would.
+    func write(_ bytes: [UInt8], at offset: Int) throws {
         let file = try #require(FileHandle(forUpdatingAtPath: journalPath))
-        try file.seek(toOffset: UInt64(4096 + entry * 256 + offset))
-        try file.write(contentsOf: withUnsafeBytes(of: value) { Data($0) })
+        try file.seek(toOffset: UInt64(offset))
+        try file.write(contentsOf: bytes)
         try file.close()
+    }
+
+    /// Those that a daemon knows by their hook, and those of which it knows the handle alone.
+    var listed: (known: [KeyedSession], unknown: [KeyedSession]) {
+        let all = sessions.list(limit: .max).sessions
+        return (all.filter { $0.hook != nil }, all.filter { $0.hook == nil })
     }
 
     func watch(_ process: IdleProcess) throws -> WatchedOwner {

@@ -10,13 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FPX_KEY_BYTES 168
+#define FPX_KEY_BYTES 160
 
 /* One session, as it stands in the journal and in a node. IPv4 addresses are mapped into IPv6 (::ffff:a.b.c.d).
  *
- * Records of fpxd 0.2 have zeros where the cookie, the namespaces and the local address are. */
+ * A record of no session (free) has the handle 0 and a sum of its own; one of zeros has never been written. */
 typedef struct fpx_record {
-    uint64_t handle; /* its entry is the record's place in the journal */
+    uint64_t handle; /* its entry is the record's place in the journal; 0: no session */
     uint64_t started; /* milliseconds since 1970 */
     uint64_t owner_start; /* clock ticks since boot */
     int32_t owner_pid; /* 0: unknown */
@@ -24,17 +24,18 @@ typedef struct fpx_record {
     uint16_t local_port; /* 0: bound to no socket */
     uint8_t client[16];
     uint8_t verdict;
-    uint8_t hook;
+    uint8_t hook; /* 0: a session of which nothing but the handle is known; the key is the handle */
     uint8_t key_length;
-    uint8_t unused; /* anything */
+    uint8_t unused;
     uint32_t network_namespace; /* of the socket, by the inode of /proc/self/ns/net */
     uint64_t cookie; /* the kernel's number of the socket whose end ends the session; 0: bound to no socket */
     uint8_t key[FPX_KEY_BYTES];
+    uint64_t sum; /* of all other bytes and of the record's place, in the journal only */
     uint32_t process_namespace; /* which the owner's number is of, by the inode of /proc/self/ns/pid */
     uint32_t time_namespace; /* which the owner's start is of, by the inode of /proc/self/ns/time */
     uint8_t local[16]; /* the proxy's own address of that socket */
 } fpx_record;
-_Static_assert(sizeof(fpx_record) == 256 && offsetof(fpx_record, key) == 64, "a journal record never crosses a page");
+_Static_assert(sizeof(fpx_record) == 256 && offsetof(fpx_record, key) == 64 && offsetof(fpx_record, sum) == 224, "a journal record never crosses a page");
 
 /* A node. All but the state is written before the node is in a table and never again. */
 typedef struct fpx_session {
@@ -122,12 +123,29 @@ int fpx_destroyed_open(size_t receive_bytes);
  * -errno: some may be lost as well. */
 int fpx_destroyed_read(int descriptor, uint64_t *cookies, size_t capacity);
 
+/* ---- Records ---- */
+
+/* What stands in a place of the journal. */
+enum fpx_record_kind { FPX_RECORD_UNUSED, FPX_RECORD_FREE, FPX_RECORD_SESSION, FPX_RECORD_DAMAGED };
+/* Sets the sum of a record for its place. */
+void fpx_record_seal(fpx_record *record, uint32_t entry);
+enum fpx_record_kind fpx_record_kind_of(const fpx_record *record, uint32_t entry);
+
 /* ---- Files and clocks ---- */
 
-/* Opens or makes a regular file (mode 0600) and tells its size. Its descriptor, or -errno (EINVAL: not a regular file). */
-int fpx_file_open_sized(const char *path, int64_t *size);
-/* Empties a file and makes it `bytes` long, all zeros and no blocks. 0 or errno. */
-int fpx_file_reset(int descriptor, int64_t bytes);
+/* Opens a regular file of this user or root and tells its size. Its descriptor, or -errno (EINVAL: not a regular file, EPERM:
+ * another user's). */
+int fpx_file_open_own(const char *path, int64_t *size);
+/* Makes a new file (mode 0600) of zeros and no blocks, in the place of one of that name. Its descriptor, or -errno. */
+int fpx_file_make(const char *path, int64_t bytes);
+/* How an open file stands to its name and size. 0: it has the name and is whole; ENOENT: nothing has the name; EEXIST: another
+ * file has it; EFBIG: it has another size, which `size` tells; another errno: it cannot be told. */
+int fpx_file_check(int descriptor, const char *path, int64_t bytes, int64_t *size);
+/* Whether so much more memory can be had beyond a file's end; it is given back at once. 0 or errno. */
+int fpx_file_try(int descriptor, int64_t end, int64_t bytes);
+/* Where a file's next bytes are that were ever written, from an offset on; -1: there are none. A file system that does not tell
+ * answers the offset. */
+int64_t fpx_file_data(int descriptor, int64_t offset);
 /* Reads or writes all bytes. 0 or errno (EIO: the file is too short). */
 int fpx_file_read(int descriptor, void *bytes, size_t count, int64_t offset);
 int fpx_file_write(int descriptor, const void *bytes, size_t count, int64_t offset);
