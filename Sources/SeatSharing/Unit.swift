@@ -251,22 +251,24 @@ package struct Unit: Sendable {
     package internal(set) var used = Seats.zero
     package internal(set) var demand = Seats.zero
     var demandWritten = Seats.zero
-    var unixTime = 0
+    var unixTime: Int
     var now: Instant
     var problems: [SharingError] = []
     var effects: [Effect] = []
 
     /// - Parameters:
     ///   - incarnation: new for each process, and for each unit that follows another within it.
+    ///   - unixTime: seconds, which its rows tell until the first tick.
     package init(
         _ configuration: UnitConfiguration, entitlement: Entitlement, incarnation: UInt64, former: Former, now: Instant,
-        mutations: Mutations = []
+        unixTime: Int, mutations: Mutations = []
     ) {
         self.configuration = configuration
         self.entitlement = entitlement
         self.incarnation = incarnation
         self.mutations = mutations
         self.now = now
+        self.unixTime = max(0, unixTime)
         isNew = former == .none
         lastWrite = Instant(.min)
         lastRead = Instant(.min)

@@ -236,7 +236,7 @@ final class SharedSeats: Sendable {
             }
             state.unit = Unit(
                 configuration, entitlement: entitlement(state), incarnation: newIncarnation(after: former.latestID),
-                former: former, now: Clock.now)
+                former: former, now: Clock.now, unixTime: Int(Date.now.timeIntervalSince1970))
             state.reader = PoolReader(
                 cluster: configuration.cluster, mode: configuration.mode, term: configuration.term,
                 sessionsPerSeat: identity.sessionsPerSeat)

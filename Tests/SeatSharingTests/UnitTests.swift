@@ -20,7 +20,8 @@ import Testing
         ) {
             let entitlement = Entitlement(purchased: Seats(purchased), modelMax: Seats(500), until: .forever)
             unit = Unit(
-                configuration, entitlement: entitlement, incarnation: incarnation, former: former, now: now)
+                configuration, entitlement: entitlement, incarnation: incarnation, former: former, now: now,
+                unixTime: 1_800_000_000)
             reader = PoolReader(
                 cluster: configuration.cluster, mode: configuration.mode, term: configuration.term, sessionsPerSeat: 25)
         }
@@ -134,7 +135,7 @@ import Testing
         var unit = Unit(
             try configuration(.acknowledgedOnly),
             entitlement: Entitlement(purchased: Seats(4), modelMax: Seats(500), until: .forever),
-            incarnation: 0xA00_0000, former: Self.nothing, now: Instant(0))
+            incarnation: 0xA00_0000, former: Self.nothing, now: Instant(0), unixTime: 0)
         var reader = PoolReader(cluster: "LIC1", mode: .fabric, term: 30 * .second, sessionsPerSeat: 25)
         var (now, revision, own) = (Instant(0), 1, Row?.none)
         var remembered: [LentRecord] = []
@@ -174,6 +175,14 @@ import Testing
         }
         #expect(granted.map(\.seats) == [Seats(4)])
         #expect(remembered.map(\.id) == remembered.map(\.id).sorted())
+    }
+
+    /// A process that is killed before its first tick leaves a row that says when it spoke.
+    @Test func theFirstRowTellsTheTime() throws {
+        var place = Place(try configuration(.byTime), purchased: 5, Self.nothing)
+        try place.read()
+        let pings = place.effects.compactMap { if case .write(let row, _) = $0 { row.ping } else { nil } }
+        #expect(pings == [1_800_000_000])
     }
 
     /// A unit that has no record and no row has never lent, as far as etcd is trusted not to forget. By time nobody is trusted.

@@ -41,7 +41,7 @@ final class Scale {
             units.append(
                 Unit(
                     configuration, entitlement: entitlement, incarnation: UInt64(index + 1),
-                    former: .known(.nothing(id: 1)), now: Instant(0)))
+                    former: .known(.nothing(id: 1)), now: Instant(0), unixTime: 0))
             demands.append(.zero)
         }
     }

@@ -12,7 +12,7 @@ extension World {
         node.drains = [:]
         node.unit = Unit(
             node.configuration, entitlement: node.entitlement, incarnation: incarnation(node), former: node.known,
-            now: node.clock.reading(real), mutations: options.mutations)
+            now: node.clock.reading(real), unixTime: 0, mutations: options.mutations)
         note("\(node.serial) starts")
         deliver(node, node.life, .event(.tick(unixTime: 0)))
         node.remains = nil
