@@ -59,7 +59,7 @@ extension PoolEngine {
     private func lane(_ memory: UnsafeMutablePointer<fpx_writer>) -> Writer {
         let distance = unsafe UnsafeMutableRawPointer(memory) - (base + Layout.process(slot) + Layout.extras)
         let index = Self.lockedIndex &+ Int(UInt(bitPattern: distance) / UInt(Limits.pools * Layout.writerBytes))
-        let target = Target.make(slot, index)
+        let target = Target(slot: slot, index: index)
         return unsafe Writer(memory: memory, target: target, kind: .lane)
     }
 

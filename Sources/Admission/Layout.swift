@@ -125,13 +125,27 @@ package enum Layout {
 }
 
 /// What an operation names: a process slot, and one of its accounts.
-enum Target {
-    static let indexBits = 10
-    static let bits = 19
+///
+///     process slot : 9 | index : 10
+///
+/// The index is that of a CPU's shard, from `PoolEngine.lockedIndex` on that of the locked shard and the lanes, or
+/// `PoolEngine.balanceIndex`.
+struct Target: Equatable {
+    /// Of operations that name no account of a process.
+    static let none = Target(rawValue: 0)
+    private static let indexBits = 10
 
-    static func make(_ slot: Int, _ index: Int) -> Int { slot << indexBits | index }
-    static func slot(_ target: Int) -> Int { target >> indexBits & (Limits.processes - 1) }
-    static func index(_ target: Int) -> Int { target & (1 << indexBits - 1) }
+    let rawValue: Int
+
+    var slot: Int { rawValue >> Self.indexBits & (Limits.processes - 1) }
+    var index: Int { rawValue & (1 << Self.indexBits - 1) }
+
+    init(rawValue: Int) { self.rawValue = rawValue }
+
+    init(slot: Int, index: Int) { rawValue = slot << Self.indexBits | index }
+
+    /// The balance of a process.
+    static func balance(_ slot: Int) -> Target { Target(slot: slot, index: PoolEngine.balanceIndex) }
 }
 
 /// The last operation on a pool and its result: one 128-bit word.
@@ -139,8 +153,8 @@ enum Target {
 ///     low   free : 23 signed | loose : 18 | amount : 23 signed
 ///     high  sequence : 41 | target : 19 | operation : 4
 ///
-/// `free`: sessions in nobody's hands. `loose`: writers whose gate is open or frozen, that is, that may hold spare sessions. A gate
-/// opens only while there are 16 free sessions for each one that is open (`PoolEngine.opens`), so there are never 2^18.
+/// `free`: sessions in nobody's hands. `loose`: writers whose gate is open or frozen, that is, that may hold spare sessions. A
+/// gate opens only while there are 16 free sessions for each one that is open (`PoolEngine.opens`), so there are never 2^18.
 package struct PoolWord {
     let low: UInt64
     let high: UInt64
@@ -149,7 +163,7 @@ package struct PoolWord {
     var loose: Int { Int(low >> 23 & 0x3ffff) }
     var amount: Int { Int(Int64(bitPattern: low << 41) >> 41) }
     var sequence: UInt64 { high >> 23 }
-    var target: Int { Int(high >> 4 & 0x7ffff) }
+    var target: Target { Target(rawValue: Int(high >> 4 & 0x7ffff)) }
     /// Nil: no operation has this number (damaged memory).
     var knownOperation: Operation? { Operation(rawValue: UInt8(high & 15)) }
     var operation: Operation { knownOperation ?? .none }
@@ -159,11 +173,11 @@ package struct PoolWord {
         self.high = high
     }
 
-    init(free: Int, loose: Int, amount: Int, sequence: UInt64, target: Int, operation: Operation) {
+    init(free: Int, loose: Int, amount: Int, sequence: UInt64, target: Target, operation: Operation) {
         low =
             UInt64(bitPattern: Int64(free)) << 41 | UInt64(truncatingIfNeeded: loose & 0x3ffff) << 23
             | UInt64(truncatingIfNeeded: amount & 0x7fffff)
-        high = sequence << 23 | UInt64(truncatingIfNeeded: target & 0x7ffff) << 4 | UInt64(operation.rawValue)
+        high = sequence << 23 | UInt64(truncatingIfNeeded: target.rawValue & 0x7ffff) << 4 | UInt64(operation.rawValue)
     }
 }
 

@@ -143,9 +143,9 @@ extension PoolEngine {
         }
     }
 
-    package var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
+    package var isAttached: Bool { memory.isAttached }
 
-    package var isCurrent: Bool { isAttached && headerWord(Layout.headerReplaced).load() == 0 && !isDamaged }
+    package var isCurrent: Bool { memory.isAttached && memory.takesSessions }
 
     /// The writer for this thread now: its CPU's shard, with locked stores where restartable sequences are not to be had.
     func currentWriter() -> Writer {
@@ -166,7 +166,7 @@ extension PoolEngine {
 
     private func shard(_ memory: UnsafeMutablePointer<fpx_writer>) -> Writer {
         let distance = unsafe UnsafeMutableRawPointer(memory) - (base + Layout.shards)
-        let target = Target.make(slot, distance >> Int(FPX_CPU_STRIDE_SHIFT))
+        let target = Target(slot: slot, index: distance >> Int(FPX_CPU_STRIDE_SHIFT))
         return unsafe Writer(memory: memory, target: target, kind: .shard)
     }
 }
@@ -219,7 +219,7 @@ extension PoolEngine {
     @discardableResult
     func observeBypassed() -> Int {
         var sum: UInt64 = 0
-        forEachSlot { slot in
+        memory.forEachSlot { slot in
             guard balance(slot).account.phase == Account.live else { return }
             forEachWriter(of: slot) { sum &+= $0.bypassed.load() }
         }

@@ -17,7 +17,7 @@ extension PoolEngine {
         var frozen = InlineArray<128, Frozen>(repeating: Frozen(gate: 0, writer: lockedShard))
         var count = 0
         var plainSeen = false
-        forEachSlot { slot in
+        memory.forEachSlot { slot in
             guard balance(slot).account.phase == Account.live else { return }
             forEachWriter(of: slot) { writer in
                 guard let seen = freeze(writer) else { return }
@@ -76,8 +76,8 @@ extension PoolEngine {
         let code = fpx_fence_everybody()
         if code == 0 { return true }
         guard slot < Limits.processes else { return false }
-        processWord(slot, Layout.processFenceError).store(UInt64(code))
-        headerWord(Layout.headerCollects).insert(bits: 1 << UInt64(pool))
+        memory.process(slot, Layout.processFenceError).store(UInt64(code))
+        memory.header(Layout.headerCollects).insert(bits: 1 << UInt64(pool))
         return false
     }
 
@@ -106,7 +106,7 @@ extension PoolEngine {
     /// What a process that may not fence has asked for. For who reaps: one that may not fence either asks again.
     func collectIfAsked() {
         let bit: UInt64 = 1 << UInt64(pool)
-        let asked = headerWord(Layout.headerCollects)
+        let asked = memory.header(Layout.headerCollects)
         guard asked.load() & bit != 0 else { return }
         asked.remove(bits: bit)
         let word = begin()

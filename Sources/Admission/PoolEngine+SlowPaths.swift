@@ -271,12 +271,12 @@ extension PoolEngine {
 
     @inline(never)
     private func markFirstUse(_ writer: Writer) {
-        let index = Target.index(writer.target)
+        let index = writer.target.index
         let (word, bit) =
             index < Self.lockedIndex
             ? (Layout.processCPUs + index / 64 * 8, UInt64(1) << UInt64(index & 63))
             : (Layout.processLanes, UInt64(1) << UInt64(index - Self.lockedIndex))
-        let used = processWord(slot, word)
+        let used = memory.process(slot, word)
         used.insert(bits: bit)
         var attempts = Attempts()
         while writer.gate.load() == 0, attempts.areLeft(self) {

@@ -24,7 +24,7 @@ extension PoolEngine {
 
     /// Publishes one operation on top of `word` and applies it. False: something else came first, and nothing was done.
     func transact(
-        _ word: PoolWord, free: Int = 0, loose: Int = 0, _ operation: Operation, target: Int, amount: Int
+        _ word: PoolWord, free: Int = 0, loose: Int = 0, _ operation: Operation, target: Target, amount: Int
     ) -> Bool {
         guard let next = publish(word, free: free, loose: loose, operation, target: target, amount: amount) else {
             return false
@@ -36,7 +36,7 @@ extension PoolEngine {
     /// Publishes one operation on top of `word`, with which it is done: whoever comes next applies it.
     @inline(__always)
     func publish(
-        _ word: PoolWord, free: Int, loose: Int = 0, _ operation: Operation, target: Int, amount: Int
+        _ word: PoolWord, free: Int, loose: Int = 0, _ operation: Operation, target: Target, amount: Int
     ) -> PoolWord? {
         let next = PoolWord(
             free: word.free &+ free, loose: word.loose &+ loose, amount: amount, sequence: word.sequence &+ 1,
@@ -54,8 +54,8 @@ extension PoolEngine {
 
     @inline(never)
     private func help(_ word: PoolWord) {
-        let slot = Target.slot(word.target)
-        guard let operation = word.knownOperation, operation == .none || operation == .cap || isUsed(slot: slot) else {
+        let slot = word.target.slot
+        guard let operation = word.knownOperation, operation == .none || operation == .cap || memory.isUsed(slot: slot) else {
             return markDamaged()
         }
         switch operation {
@@ -67,7 +67,7 @@ extension PoolEngine {
             if (0..<Limits.handles).contains(word.amount) { freeEntry(word.amount, of: slot, by: word) }
             apply(word, operation, to: balance(slot))
         default:
-            let index = Target.index(word.target)
+            let index = word.target.index
             if index == Self.balanceIndex {
                 apply(word, operation, to: balance(slot))
             } else if let writer = writer(slot: slot, index: index, kind: .locked) {
@@ -180,7 +180,7 @@ extension PoolEngine {
         while attempts.areLeft(self) {
             let word = begin()
             let delta = cap - capAccount.account.credit
-            if transact(word, free: delta, .cap, target: 0, amount: cap) { return }
+            if transact(word, free: delta, .cap, target: .none, amount: cap) { return }
         }
     }
 

@@ -25,33 +25,30 @@
 //  (b) A collector changes the gate (a locked instruction), then fences. A store of (a) that its fence does not make visible
 //      comes after it, and then its second look sees the changed gate.
 //  (c) A claim whose second look fails is *pending*: it is in A, so whoever settles the writer counts it as held. It ends as a
-//      session, if it is covered (H <= G), or is paid for, or is withdrawn when the pool is full, each by a transaction, so that
-//      no two threads decide on the same spare session.
+//      session, if it is covered (H <= G), or is paid for, or is withdrawn when the pool is full, each by a transaction, so
+//      that no two threads decide on the same spare session.
 //  (d) Only a transaction lowers G or C, and only from frozen (after a fence) or tight.
 //  (e) R is read before A when a writer is settled: the spare sessions may be taken for fewer than they are, never for more.
 //  (f) A refusal is one load that finds free <= 0 (with a loan: at most minus its sessions, between two loads of the loan
 //      that find the same) and loose == 0: all credit lies in tight writers and balances, as sessions, pending claims that
 //      are covered, or releases not yet returned.
 //
-// LOANS
-// Besides its cap a pool may have a loan: sessions that may be admitted until a deadline. Such an admission is a tight one
-// that takes `free` below zero, and so makes the debt that is there anyway when the time is over: nobody has to act then,
-// and a process that stops across the deadline cannot admit late. The clock is read after the transaction; whoever finds the time
-// over takes the loan away, and its session back unless the cap covers it by then. Otherwise no clock is read.
+// LOANS Besides its cap a pool may have a loan: sessions that may be admitted until a deadline. Such an admission is a tight
+// one that takes `free` below zero, and so makes the debt that is there anyway when the time is over: nobody has to act then,
+// and a process that stops across the deadline cannot admit late. The clock is read after the transaction; whoever finds the
+// time over takes the loan away, and its session back unless the cap covers it by then. Otherwise no clock is read.
 //
-// BOUNDS
-// What a retry rests on is that another thread's operation succeeded. Where the memory is damaged that need not be so. Each slow
-// way therefore has a number of attempts that no contention uses up; then it marks the segment as damaged and gives up: an
-// admission is refused, a release is lost. Whoever comes later gives up at once, and the segment's keeper replaces it.
+// BOUNDS What a retry rests on is that another thread's operation succeeded. Where the memory is damaged that need not be so.
+// Each slow way therefore has a number of attempts that no contention uses up; then it marks the segment as damaged and gives
+// up: an admission is refused, a release is lost. Whoever comes later gives up at once, and the segment's keeper replaces it.
 //
 // PROGRESS
 // Fast admit and release: wait-free (an rseq section restarts only when the thread was preempted). Everything else: lock-free;
 // a retry means that another thread's transaction succeeded. Nothing waits for a particular thread.
 //
-// CRASH
-// At any instruction: a published operation is applied by the next one; an unpublished one never was. A dead process' writers
-// are settled and folded into its balance, and that goes back in one transaction (Segment+Reap.swift). The keeper's sessions stay
-// counted, and its successor takes them over (Segment+Keeper.swift).
+// CRASH At any instruction: a published operation is applied by the next one; an unpublished one never was. A dead process'
+// writers are settled and folded into its balance, and that goes back in one transaction (Segment+Reap.swift). The keeper's
+// sessions stay counted, and its successor takes them over (Segment+Keeper.swift).
 //
 // REFERENCES
 // P. McKenney, "Is Parallel Programming Hard", chapter Counting (limit counters); M. Desnoyers, membarrier(2), rseq(2);
@@ -63,18 +60,14 @@ import CAdmission
 @safe
 @usableFromInline
 struct PoolContext {
-    /// The segment's memory. Never unmapped: after a detach or a fork it is empty, and empty memory refuses.
-    let base: UnsafeMutableRawPointer
+    let memory: SegmentMemory
     /// The pool's record.
     let record: UnsafeMutableRawPointer
     /// The shard of CPU 0 of this process and pool.
     @usableFromInline let shards: UnsafeMutablePointer<CChar>
     /// CPUs that have shards, or 0 when this process cannot use restartable sequences.
     @usableFromInline let rseqCPUs: UInt64
-    let cpus: Int
     let pool: Int
-    let slot: Int
-    let plain: Bool
     /// The segment's file, for taking more of its memory; nil: an engine that takes none.
     let file: SegmentFile?
 }
@@ -85,16 +78,15 @@ struct PoolContext {
 package struct PoolEngine: Equatable, @unchecked Sendable {
     @usableFromInline let context: UnsafePointer<PoolContext>
 
-    /// - Parameter plain: whether gates may be open to plain stores (all processes are fenced by membarrier).
-    init(base: UnsafeMutableRawPointer, cpus: Int, pool: Int, slot: Int, plain: Bool, file: SegmentFile?) {
-        let offset = Layout.shards + (slot * Limits.pools + pool) * Layout.writerBytes
+    init(_ memory: SegmentMemory, pool: Int, file: SegmentFile? = nil) {
+        let offset = Layout.shards + (memory.slot * Limits.pools + pool) * Layout.writerBytes
         let context = UnsafeMutablePointer<PoolContext>.allocate(capacity: 1)
         unsafe context.initialize(
             to: PoolContext(
-                base: base, record: base + (Layout.pools + pool * Layout.poolBytes),
-                shards: (base + offset).assumingMemoryBound(to: CChar.self),
-                rseqCPUs: plain && fpx_rseq_is_registered() ? UInt64(cpus) : 0,
-                cpus: cpus, pool: pool, slot: slot, plain: plain, file: file))
+                memory: memory, record: memory.base + (Layout.pools + pool * Layout.poolBytes),
+                shards: (memory.base + offset).assumingMemoryBound(to: CChar.self),
+                rseqCPUs: memory.plain && fpx_rseq_is_registered() ? UInt64(memory.cpus) : 0, pool: pool,
+                file: file))
         unsafe self.context = UnsafePointer(context)
     }
 
@@ -108,13 +100,14 @@ package struct PoolEngine: Equatable, @unchecked Sendable {
     @inlinable
     package static func == (left: PoolEngine, right: PoolEngine) -> Bool { unsafe left.context == right.context }
 
-    var base: UnsafeMutableRawPointer { unsafe context.pointee.base }
+    var memory: SegmentMemory { unsafe context.pointee.memory }
     @inlinable var shards: UnsafeMutablePointer<CChar> { unsafe context.pointee.shards }
     @inlinable var rseqCPUs: UInt64 { unsafe context.pointee.rseqCPUs }
-    var cpus: Int { unsafe context.pointee.cpus }
     var pool: Int { unsafe context.pointee.pool }
-    var slot: Int { unsafe context.pointee.slot }
-    var plain: Bool { unsafe context.pointee.plain }
+    var base: UnsafeMutableRawPointer { unsafe context.pointee.memory.base }
+    var cpus: Int { unsafe context.pointee.memory.cpus }
+    var slot: Int { unsafe context.pointee.memory.slot }
+    var plain: Bool { unsafe context.pointee.memory.plain }
     var file: SegmentFile? { unsafe context.pointee.file }
 
     var poolPair: Pair { unsafe Pair(record, at: Layout.poolWord) }
@@ -140,8 +133,7 @@ package struct Writer {
     }
 
     let memory: UnsafeMutableRawPointer
-    /// See `Target`.
-    let target: Int
+    let target: Target
     let kind: Kind
 
     var pair: Pair { unsafe Pair(memory, at: Layout.writerPair) }
@@ -182,18 +174,15 @@ struct Attempts {
 
     @inline(never)
     private func areLeftAfterMany(_ engine: PoolEngine) -> Bool {
-        if count < Self.limit { return !engine.isDamaged }
+        if count < Self.limit { return !engine.memory.isDamaged }
         engine.markDamaged()
         return false
     }
 }
 
 extension PoolEngine {
-    /// Whether somebody has given up on this segment.
-    var isDamaged: Bool { headerWord(Layout.headerDamage).load() != 0 }
-
     /// Names this pool as the one that stands still.
-    func markDamaged() { _ = headerWord(Layout.headerDamage).compareExchange(0, UInt64(pool) + 1) }
+    func markDamaged() { _ = memory.header(Layout.headerDamage).compareExchange(0, UInt64(pool) + 1) }
 }
 
 extension Pair {
@@ -228,10 +217,6 @@ extension PoolEngine {
         unsafe Pair(base, at: Layout.process(slot) + Layout.balances + pool * Layout.balanceBytes)
     }
 
-    func processWord(_ slot: Int, _ word: Int) -> Word { unsafe Word(base, at: Layout.process(slot) + word) }
-
-    func headerWord(_ word: Int) -> Word { unsafe Word(base, at: word) }
-
     /// Where a writer's record lies; nil for an index that no segment has (damaged memory).
     func writer(slot: Int, index: Int, kind: Writer.Kind) -> Writer? {
         let offset: Int
@@ -244,20 +229,20 @@ extension PoolEngine {
         } else {
             return nil
         }
-        return unsafe Writer(memory: base + offset, target: Target.make(slot, index), kind: kind)
+        return unsafe Writer(memory: base + offset, target: Target(slot: slot, index: index), kind: kind)
     }
 
     /// Calls `body` for each writer that a process slot has ever used.
     func forEachWriter(of slot: Int, _ body: (Writer) -> Void) {
         for word in 0..<((cpus + 63) / 64) {
-            var used = processWord(slot, Layout.processCPUs + word * 8).load()
+            var used = memory.process(slot, Layout.processCPUs + word * 8).load()
             while used != 0 {
                 let index = word * 64 + used.trailingZeroBitCount
                 used &= used &- 1
                 if index < cpus, let shard = writer(slot: slot, index: index, kind: .shard) { body(shard) }
             }
         }
-        var extra = processWord(slot, Layout.processLanes).load()
+        var extra = memory.process(slot, Layout.processLanes).load()
         while extra != 0 {
             let index = extra.trailingZeroBitCount
             extra &= extra &- 1
@@ -265,20 +250,6 @@ extension PoolEngine {
                 let writer = writer(slot: slot, index: Self.lockedIndex + index, kind: index == 0 ? .locked : .lane)
             {
                 body(writer)
-            }
-        }
-    }
-
-    /// Whether a process slot was ever used. The memory of others has not been reserved.
-    func isUsed(slot: Int) -> Bool { headerWord(Layout.headerSlots + slot / 64 * 8).load() >> UInt64(slot & 63) & 1 == 1 }
-
-    /// Process slots that have ever been used.
-    func forEachSlot(_ body: (Int) -> Void) {
-        for word in 0..<Layout.slotWords {
-            var slots = headerWord(Layout.headerSlots + word * 8).load()
-            while slots != 0 {
-                body(word * 64 + slots.trailingZeroBitCount)
-                slots &= slots &- 1
             }
         }
     }

@@ -68,12 +68,13 @@ public struct WriterStatistics: Equatable, Sendable {
 }
 
 extension PoolEngine {
-    /// Free and granted credit of one moment: no operation was published while they were added up. Nil after `attempts` in vain.
+    /// Free and granted credit of one moment: no operation was published while they were added up. Nil after `attempts` in
+    /// vain.
     func conservation(attempts: Int) -> Conservation? {
         for _ in 0..<attempts {
             let word = begin()
             var granted = 0
-            forEachSlot { slot in
+            memory.forEachSlot { slot in
                 granted += balance(slot).account.credit
                 forEachWriter(of: slot) { granted += $0.account.credit }
             }
@@ -118,7 +119,7 @@ extension PoolEngine {
     }
 
     func forEachLiveSlot(_ body: (Int) -> Void) {
-        forEachSlot { slot in if balance(slot).account.phase == Account.live { body(slot) } }
+        memory.forEachSlot { slot in if balance(slot).account.phase == Account.live { body(slot) } }
     }
 
     func snapshot(attempts: Int) -> PoolSnapshot {
@@ -155,9 +156,9 @@ extension Pool {
         var all: [WriterStatistics] = []
         let engine = self.engine
         engine.forEachLiveSlot { slot in
-            let process = Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load())
+            let process = Int(truncatingIfNeeded: engine.memory.process(slot, Layout.processIdentity).load())
             engine.forEachWriter(of: slot) { writer in
-                let index = Target.index(writer.target)
+                let index = writer.target.index
                 let kind: WriterStatistics.Kind =
                     index < PoolEngine.lockedIndex
                     ? .shard(cpu: index)
@@ -205,7 +206,7 @@ extension Pool {
             all.append(
                 Holding(
                     slot: slot,
-                    processID: Int(truncatingIfNeeded: engine.processWord(slot, Layout.processIdentity).load()),
+                    processID: Int(truncatingIfNeeded: engine.memory.process(slot, Layout.processIdentity).load()),
                     inUse: one.inUse, spare: one.spare, bypassed: max(0, PoolEngine.gauge(one.bypassed)),
                     admissions: one.fastAdmissions &+ one.poolAdmissions, refused: one.refused, traffic: one.traffic))
         }
@@ -222,8 +223,9 @@ public struct AttachedProcess: Equatable, Sendable {
     public let isAlive: Bool
     /// Its name when it attached, at most 15 bytes.
     public let name: String
-    /// The errno with which the kernel has refused membarrier after the process had attached; 0: it has not. Such a process gets
-    /// the verdict for what is over the limit while the last free sessions are spare with others, until the keeper collects them.
+    /// The errno with which the kernel has refused membarrier after the process had attached; 0: it has not. Such a process
+    /// gets the verdict for what is over the limit while the last free sessions are spare with others, until the keeper
+    /// collects them.
     public let fenceError: Int32
 }
 
@@ -231,10 +233,9 @@ extension Segment {
     /// Processes that hold a slot.
     public func processes() -> [AttachedProcess] {
         var all: [AttachedProcess] = []
-        let engine = engine(0)
-        engine.forEachSlot { slot in
-            guard engine.balance(slot).account.phase == Account.live else { return }
-            func word(_ offset: Int) -> UInt64 { engine.processWord(slot, offset).load() }
+        memory.forEachSlot { slot in
+            guard engines[0].balance(slot).account.phase == Account.live else { return }
+            func word(_ offset: Int) -> UInt64 { memory.process(slot, offset).load() }
             all.append(
                 AttachedProcess(
                     slot: slot, processID: Int(truncatingIfNeeded: word(Layout.processIdentity)),

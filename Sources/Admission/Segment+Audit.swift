@@ -1,15 +1,17 @@
-// The keeper's look at its segment: whether the memory is what the algorithm leaves behind, and what becomes of one that is not.
+// The keeper's look at its segment: whether the memory is what the algorithm leaves behind, and what becomes of one that is
+// not.
 //
-// Every attached process can write to all of a segment, so a fault in one of them can put any value anywhere. Slow ways give up on
-// what makes no progress (BOUNDS in PoolEngine.swift). The rest is found here, by one thread that looks once a second:
+// Every attached process can write to all of a segment, so a fault in one of them can put any value anywhere. Slow ways give up
+// on what makes no progress (BOUNDS in PoolEngine.swift). The rest is found here, by one thread that looks once a second:
 //
-//  - words that the keeper alone writes are what it has written: header, caps, policies; the loan is that or has been taken away;
+//  - words that the keeper alone writes are what it has written: header, caps, policies; the loan is that or has been taken
+//    away;
 //  - each account is one that operations can make: its phase is known, its credit within the cap of any pool;
 //  - free + all credit = cap, and as many gates are not tight as the pool word says (of one moment, or not judged);
 //  - writers do not have more spare sessions than all credit there is: more would be admitted without anybody's leave.
 //
-// A damaged segment is replaced: the keeper marks it so, and its processes attach to the next one. What they hold here cannot be
-// told exactly any more: `claims` say how much it can be at most.
+// A damaged segment is replaced: the keeper marks it so, and its processes attach to the next one. What they hold here cannot
+// be told exactly any more: `claims` say how much it can be at most.
 
 import CAdmission
 
@@ -63,12 +65,12 @@ extension Segment {
             ("pools", Layout.headerPools, UInt64(Limits.pools)), ("fence mode", Layout.headerFence, fenceMode.rawValue),
             ("mark of replacement", Layout.headerReplaced, 0),
         ] {
-            let found = unsafe Word(base, at: offset).load()
+            let found = memory.header(offset).load()
             if found != expected, !isReplaced || offset != Layout.headerReplaced {
                 return Damage(word: word, found: Int(truncatingIfNeeded: found), expected: "\(expected)")
             }
         }
-        let stuck = unsafe Word(base, at: Layout.headerDamage).load()
+        let stuck = memory.header(Layout.headerDamage).load()
         if stuck != 0 {
             return Damage(
                 word: "mark of pool", found: Int(truncatingIfNeeded: stuck) - 1,
@@ -81,8 +83,8 @@ extension Segment {
         return nil
     }
 
-    /// Sessions that each process may have at most, by its slot, of a pool whose words are not to be trusted. Nil: its own words
-    /// are damaged.
+    /// Sessions that each process may have at most, by its slot, of a pool whose words are not to be trusted. Nil: its own
+    /// words are damaged.
     public func claims(pool: Int) -> [Int: Int?] {
         var claims: [Int: Int?] = [:]
         let engine = engines[pool]
@@ -104,15 +106,16 @@ extension Segment {
 
     /// Ends admissions here for good: another segment takes the name. What is in use stays counted until it ends.
     ///
-    /// - Parameter isSound: whether the words of the pools can be trusted. If not, they are made to say that nothing is free, and
-    ///   add up to nothing from then on.
+    /// - Parameter isSound: whether the words of the pools can be trusted. If not, they are made to say that nothing is free,
+    ///   and add up to nothing from then on.
     public func markReplaced(isSound: Bool) {
         guard isAttached else { return }
-        unsafe Word(base, at: Layout.headerReplaced).store(1)
+        memory.header(Layout.headerReplaced).store(1)
         for engine in engines { if isSound { engine.setCap(0, loan: .none) } else { engine.close() } }
     }
 
-    /// Ends admissions in a segment that is too damaged to be attached to, as far as its size and version tell where its words are.
+    /// Ends admissions in a segment that is too damaged to be attached to, as far as its size and version tell where its words
+    /// are.
     ///
     /// - Parameters:
     ///   - file: where it is, as with `attachKeeper`.
@@ -129,21 +132,20 @@ extension Segment {
         fpx_fork_hold()
         defer { fpx_fork_resume() }
         try check(unsafe fpx_map(descriptor, size, &mapped), "mmap", path)
-        guard let memory = unsafe mapped else { return }
+        guard let base = unsafe mapped else { return }
         defer {
-            unsafe fpx_unguard_memory_held(memory)
-            unsafe fpx_unmap(memory, size)
+            unsafe fpx_unguard_memory_held(base)
+            unsafe fpx_unmap(base, size)
         }
-        guard unsafe fpx_guard_memory(memory, size), unsafe Word(memory, at: Layout.headerVersion).load() == Layout.version
+        guard unsafe fpx_guard_memory(base, size), unsafe Word(base, at: Layout.headerVersion).load() == Layout.version
         else {
             return
         }
         // Whoever looks finds that it is over.
-        unsafe Word(memory, at: Layout.headerReplaced).store(1)
+        unsafe Word(base, at: Layout.headerReplaced).store(1)
         guard let cpus = (1...Limits.cpus).first(where: { Layout.size(cpus: $0) == size }) else { return }
         for pool in 0..<Limits.pools {
-            let engine = unsafe PoolEngine(
-                base: memory, cpus: cpus, pool: pool, slot: Limits.processes, plain: false, file: nil)
+            let engine = PoolEngine(unsafe SegmentMemory(base, cpus: cpus), pool: pool)
             engine.close()
             engine.discard()
         }
@@ -186,7 +188,7 @@ extension PoolEngine {
         var attempts = Attempts()
         while attempts.areLeft(self) {
             let word = begin()
-            if transact(word, free: -(1 << 22) - word.free, .cap, target: 0, amount: 0) { break }
+            if transact(word, free: -(1 << 22) - word.free, .cap, target: .none, amount: 0) { break }
         }
         // Gates that are open now are frozen, and settled as far as their words allow.
         for _ in 0..<3 where collect(begin()) {}
@@ -216,7 +218,7 @@ extension PoolEngine {
 
     private func auditAccounts(_ damage: (String, Int, String) -> Damage) -> Damage? {
         var found: Damage?
-        forEachSlot { slot in
+        memory.forEachSlot { slot in
             let balance = balance(slot).account
             if balance.phase != 0, balance.phase != Account.live {
                 found = damage("phase of process slot \(slot)", Int(balance.phase), "0 or \(Account.live)")
@@ -228,7 +230,7 @@ extension PoolEngine {
                 let account = writer.account
                 if !Self.isSound(account) {
                     found = damage(
-                        "phase \(account.phase) and credit of writer \(Target.index(writer.target)), process slot \(slot)",
+                        "phase \(account.phase) and credit of writer \(writer.target.index), process slot \(slot)",
                         account.credit, "phase 0, 1, 2 or 4, and credit within \(Self.creditRange)")
                 }
             }
@@ -268,12 +270,12 @@ extension PoolEngine {
         var most = 0
 
         init(_ engine: PoolEngine) {
-            engine.forEachSlot { slot in
+            engine.memory.forEachSlot { slot in
                 engine.forEachWriter(of: slot) { writer in
                     if writer.gate.load() & 7 != Phase.tight { spare &+= UInt32(truncatingIfNeeded: writer.released.load()) }
                 }
             }
-            engine.forEachSlot { slot in
+            engine.memory.forEachSlot { slot in
                 granted &+= engine.balance(slot).account.credit
                 engine.forEachWriter(of: slot) { writer in
                     let account = writer.account

@@ -23,8 +23,7 @@ extension PoolEngine {
         while attempts.areLeft(self) {
             let word = begin()
             guard isCurrent() else { return }
-            let target = Target.make(slot, Self.balanceIndex)
-            if transact(word, free: balance(slot).account.credit, .free, target: target, amount: 0) { return }
+            if transact(word, free: balance(slot).account.credit, .free, target: .balance(slot), amount: 0) { return }
         }
     }
 
@@ -65,7 +64,7 @@ extension PoolEngine {
         }
         rewrite(balance(slot), bound: incarnation)
         var attempts = Attempts()
-        while attempts.areLeft(self), !transact(begin(), .live, target: Target.make(slot, Self.balanceIndex), amount: 0) {}
+        while attempts.areLeft(self), !transact(begin(), .live, target: .balance(slot), amount: 0) {}
     }
 
     /// Sets a closed account's bound. The sequence stays: an operation that was applied to it stays applied.
@@ -81,6 +80,7 @@ extension PoolEngine {
 
 /// Who looks for the dead of a segment: an attachment, or one in the making.
 struct Reaper {
+    let memory: SegmentMemory
     /// The segment's pools.
     let engines: [PoolEngine]
     let file: SegmentFile
@@ -93,7 +93,7 @@ struct Reaper {
     func reap() -> Int {
         guard file.isOpen else { return 0 }
         var dead: [(slot: Int, accounts: [Account])] = []
-        engines[0].forEachSlot { slot in
+        memory.forEachSlot { slot in
             guard slot != Layout.keeperSlot, isTaken(slot) else { return }
             let accounts = engines.map { $0.balance(slot).account }
             if !isLocked(slot) { dead.append((slot, accounts)) }
@@ -111,14 +111,14 @@ struct Reaper {
 }
 
 extension Segment {
-    /// Gives back what dead processes held, finishes what a dead process left half done, and collects for processes that may not
-    /// fence. Call it often (fpxd: each 25 ms).
+    /// Gives back what dead processes held, finishes what a dead process left half done, and collects for processes that may
+    /// not fence. Call it often (fpxd: each 25 ms).
     ///
     /// - Returns: how many processes were found dead.
     @discardableResult
     public func reap() -> Int {
         guard isAttached else { return 0 }
         for engine in engines { engine.collectIfAsked() }
-        return Reaper(engines: engines, file: file).reap()
+        return Reaper(memory: memory, engines: engines, file: file).reap()
     }
 }

@@ -29,34 +29,29 @@ public final class Segment: Sendable {
     /// Number of this attachment, counted over all there ever were.
     public let incarnation: UInt32
 
-    nonisolated(unsafe) let base: UnsafeMutableRawPointer
+    let memory: SegmentMemory
     let file: SegmentFile
     let engines: [PoolEngine]
     /// Lanes in use, one word for each pool.
     nonisolated(unsafe) let openLanes: UnsafeMutableRawPointer
 
-    private init(
-        path: String, mapping: Mapping, base: UnsafeMutableRawPointer, slot: Int, incarnation: UInt32
-    ) {
+    private init(path: String, memory: SegmentMemory, file: SegmentFile, incarnation: UInt32) {
         self.path = path
-        cpus = mapping.cpus
-        fenceMode = mapping.fenceMode
-        file = mapping.file
-        self.slot = slot
+        cpus = memory.cpus
+        fenceMode = memory.plain ? .membarrier : .locked
+        slot = memory.slot
+        self.memory = memory
+        self.file = file
         self.incarnation = incarnation
-        unsafe self.base = base
-        engines = (0..<Limits.pools).map { pool in
-            unsafe PoolEngine(
-                base: base, cpus: mapping.cpus, pool: pool, slot: slot, plain: mapping.fenceMode == .membarrier,
-                file: mapping.file)
-        }
+        engines = (0..<Limits.pools).map { PoolEngine(memory, pool: $0, file: file) }
         let bytes = Limits.pools * 8
         unsafe openLanes = .allocate(byteCount: bytes, alignment: 8)
         unsafe openLanes.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
     }
 
-    /// The process stays attached: its pools, lanes and sessions may outlive this object, and nobody can know whether they do, for
-    /// to count them would cost more than an admission. Only the descriptor is given back here; `detach` gives back the slot.
+    /// The process stays attached: its pools, lanes and sessions may outlive this object, and nobody can know whether they do,
+    /// for to count them would cost more than an admission. Only the descriptor is given back here; `detach` gives back the
+    /// slot.
     deinit { file.close() }
 }
 
@@ -68,8 +63,8 @@ extension Segment {
     /// Bytes of a segment's file. It is sparse: what nobody has ever used takes no memory.
     public static func byteCount(cpus: Int) -> Int { Layout.size(cpus: cpus) }
 
-    /// Bytes of memory that a segment takes with so many processes, one of them the keeper. Handles come to it: 4 KiB for 512 of
-    /// one process.
+    /// Bytes of memory that a segment takes with so many processes, one of them the keeper. Handles come to it: 4 KiB for 512
+    /// of one process.
     public static func bytesTaken(processes: Int, cpus: Int) -> Int {
         let workers = (max(0, processes - 1) * Layout.shardsOfProcess + Layout.pageBytes - 1) / Layout.pageBytes
         return Layout.processes + processes * Layout.processBytes + cpus * (workers + 1) * Layout.pageBytes
@@ -141,18 +136,10 @@ extension Segment {
 // MARK: - Attach and detach
 
 extension Segment {
-    /// What is known of a segment before a slot in it is taken.
-    private struct Mapping {
-        let cpus: Int
-        let fenceMode: FenceMode
-        let size: Int
-        let file: SegmentFile
-    }
-
     /// Attaches this process. Do it after fork; a child does not inherit an attachment.
     ///
-    /// - Throws: among others `room` when the file system is full, `exhausted` when all slots are taken, `replaced` when the segment
-    ///   takes no new sessions: try again a second later.
+    /// - Throws: among others `room` when the file system is full, `exhausted` when all slots are taken, `replaced` when the
+    ///   segment takes no new sessions: try again a second later.
     public static func attach(path: String) throws(SegmentError) -> Segment { try attach(path: path, asKeeper: false) }
 
     static func attach(path: String, asKeeper: Bool) throws(SegmentError) -> Segment {
@@ -176,28 +163,27 @@ extension Segment {
             throw .format(path: path, field: "size", found: UInt64(status.size), expected: UInt64(Layout.size(cpus: 1)))
         }
         let size = Int(status.size)
-        var memory: UnsafeMutableRawPointer?
-        try check(unsafe fpx_map(descriptor, size, &memory), "mmap", path)
-        guard let memory = unsafe memory else { throw .detached }
+        var mapped: UnsafeMutableRawPointer?
+        try check(unsafe fpx_map(descriptor, size, &mapped), "mmap", path)
+        guard let base = unsafe mapped else { throw .detached }
         var probe: Int32 = -1
         do throws(SegmentError) {
-            guard unsafe fpx_guard_memory(memory, size) else {
+            guard unsafe fpx_guard_memory(base, size) else {
                 throw SegmentError.system(call: "malloc", path: path, code: ENOMEM)
             }
-            let (cpus, fenceMode) = unsafe try validate(memory, path: path, size: UInt64(size))
-            if !asKeeper, unsafe !takesSessions(memory) { throw SegmentError.replaced(path: path) }
+            let (cpus, fenceMode) = unsafe try validate(base, path: path, size: UInt64(size))
             try check(unsafe fpx_file_reopen(descriptor, &probe), "open", path)
-            let mapping = Mapping(
-                cpus: cpus, fenceMode: fenceMode, size: size, file: try SegmentFile(probe, path: path))
+            let file = try SegmentFile(probe, path: path)
+            let memory = unsafe SegmentMemory(base, cpus: cpus, plain: fenceMode == .membarrier)
+            if !asKeeper, !memory.takesSessions { throw SegmentError.replaced(path: path) }
             let slot =
-                asKeeper
-                ? unsafe try takeKeeperSlot(descriptor, memory, path) : unsafe try takeSlot(descriptor, memory, mapping)
-            try mapping.file.reserve(slot: slot, cpus: cpus)
-            return unsafe enter(path: path, mapping: mapping, memory: memory, slot: slot)
+                asKeeper ? try takeKeeperSlot(descriptor, memory, path) : try takeSlot(descriptor, memory, file)
+            try file.reserve(slot: slot, cpus: cpus)
+            return enter(path: path, memory: memory.held(by: slot), file: file)
         } catch {
             if probe >= 0 { fpx_file_close(probe) }
-            unsafe fpx_unguard_memory_held(memory)
-            unsafe fpx_unmap(memory, size)
+            unsafe fpx_unguard_memory_held(base)
+            unsafe fpx_unmap(base, size)
             throw error
         }
     }
@@ -220,8 +206,7 @@ extension Segment {
         try expect("size", Layout.headerSize, expectedSize)
         if expectedSize != size { throw .format(path: path, field: "size", found: size, expected: expectedSize) }
         for pool in 0..<Limits.pools {
-            let engine = unsafe PoolEngine(
-                base: memory, cpus: Int(cpus), pool: pool, slot: Limits.processes, plain: false, file: nil)
+            let engine = PoolEngine(unsafe SegmentMemory(memory, cpus: Int(cpus)), pool: pool)
             defer { engine.discard() }
             let cap = engine.cap, free = engine.loadPool().free
             guard (0...Limits.cap).contains(cap) else {
@@ -252,22 +237,13 @@ extension Segment {
         return (Int(cpus), fenceMode)
     }
 
-    /// False: it is damaged, or its keeper has marked it as replaced.
-    private static func takesSessions(_ memory: UnsafeMutableRawPointer) -> Bool {
-        [Layout.headerReplaced, Layout.headerDamage].allSatisfy { unsafe Word(memory, at: $0).load() == 0 }
-    }
-
     /// Locks a slot that nobody has. One of a dead process is reaped first: if it were locked before, and this thread stopped,
     /// the dead would look alive.
     private static func takeSlot(
-        _ descriptor: Int32, _ memory: UnsafeMutableRawPointer, _ mapping: Mapping
+        _ descriptor: Int32, _ memory: SegmentMemory, _ file: SegmentFile
     ) throws(SegmentError) -> Int {
         let reaper = Reaper(
-            engines: (0..<Limits.pools).map {
-                unsafe PoolEngine(
-                    base: memory, cpus: mapping.cpus, pool: $0, slot: Limits.processes,
-                    plain: mapping.fenceMode == .membarrier, file: mapping.file)
-            }, file: mapping.file)
+            memory: memory, engines: (0..<Limits.pools).map { PoolEngine(memory, pool: $0, file: file) }, file: file)
         defer { for engine in reaper.engines { engine.discard() } }
         for _ in 0..<Limits.processes {
             _ = reaper.reap()
@@ -279,21 +255,19 @@ extension Segment {
             }
             if (0..<Layout.keeperSlot).allSatisfy(reaper.isLocked) { break }
         }
-        unsafe Word(memory, at: Layout.headerRefusedProcesses).count(1)
+        memory.header(Layout.headerRefusedProcesses).count(1)
         throw .exhausted(what: "process slots", limit: Layout.keeperSlot)
     }
 
     /// Enters the slot whose lock this process holds: nobody else changes it.
-    private static func enter(
-        path: String, mapping: Mapping, memory: UnsafeMutableRawPointer, slot: Int
-    ) -> Segment {
-        unsafe Word(memory, at: Layout.headerSlots + slot / 64 * 8).insert(bits: 1 << UInt64(slot & 63))
-        let incarnation = UInt32(truncatingIfNeeded: unsafe Word(memory, at: Layout.headerIncarnation).add(1) &+ 1)
-        let segment = unsafe Segment(
-            path: path, mapping: mapping, base: memory, slot: slot, incarnation: incarnation)
+    private static func enter(path: String, memory: SegmentMemory, file: SegmentFile) -> Segment {
+        memory.markUsed(slot: memory.slot)
+        let incarnation = UInt32(truncatingIfNeeded: memory.header(Layout.headerIncarnation).add(1) &+ 1)
+        let segment = Segment(path: path, memory: memory, file: file, incarnation: incarnation)
         segment.identify()
-        // The keeper's entries and writers hold its predecessor's sessions. In a pool that it has not entered yet they are clean.
-        if slot == Layout.keeperSlot {
+        // The keeper's entries and writers hold its predecessor's sessions. In a pool that it has not entered yet they are
+        // clean.
+        if memory.slot == Layout.keeperSlot {
             segment.takeOver()
         } else {
             segment.resetHandles()
@@ -304,7 +278,7 @@ extension Segment {
 
     /// Writes down who holds the slot.
     private func identify() {
-        func word(_ offset: Int) -> Word { engine(0).processWord(slot, offset) }
+        func word(_ offset: Int) -> Word { memory.process(slot, offset) }
         word(Layout.processIdentity).store(UInt64(fpx_process_id()))
         word(Layout.processStart).store(fpx_process_start(fpx_process_id()))
         word(Layout.processFenceError).store(0)
@@ -315,32 +289,32 @@ extension Segment {
     }
 
     /// Whether this process is attached: false in a forked child and after `detach`.
-    public var isAttached: Bool { unsafe Word(base, at: Layout.headerMagic).load() == Layout.magic }
+    public var isAttached: Bool { memory.isAttached }
 
-    /// Whether the memory was taken away, and the locks of all whom that befell with it: what is empty is no segment's. Where it is there
-    /// and says nothing that makes sense, `isAttached` is false and this is too.
-    package var isLost: Bool { unsafe Word(base, at: Layout.headerMagic).load() == 0 }
+    /// Whether the memory was taken away, and the locks of all whom that befell with it: what is empty is no segment's. Where
+    /// it is there and says nothing that makes sense, `isAttached` is false and this is too.
+    package var isLost: Bool { memory.header(Layout.headerMagic).load() == 0 }
 
     /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to
     /// the segment does nothing from now on.
     ///
-    /// Do it also where the memory was lost: the descriptor, and what is left of the mapping, with its lock, are given back here.
-    /// No other thread of this process may be inside a call on the segment meanwhile.
+    /// Do it also where the memory was lost: the descriptor, and what is left of the mapping, with its lock, are given back
+    /// here. No other thread of this process may be inside a call on the segment meanwhile.
     public func detach() {
         if isAttached, slot != Layout.keeperSlot {
             for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }
         }
         file.close()
-        unsafe fpx_discard_memory(base)
+        unsafe fpx_discard_memory(memory.base)
     }
 
-    /// Whether this is the segment to start sessions in: attached, and not replaced by another of the same name. Where it is not,
-    /// attach again for new sessions, and detach from this one when those that it counts have ended.
+    /// Whether this is the segment to start sessions in: attached, and not replaced by another of the same name. Where it is
+    /// not, attach again for new sessions, and detach from this one when those that it counts have ended.
     public var isCurrent: Bool { engines[0].isCurrent }
 
     /// Attachments in vain since the segment was made: every process slot was taken.
     public var refusedProcesses: Int {
-        Int(truncatingIfNeeded: unsafe Word(base, at: Layout.headerRefusedProcesses).load())
+        Int(truncatingIfNeeded: memory.header(Layout.headerRefusedProcesses).load())
     }
 
     package func engine(_ pool: Int) -> PoolEngine { engines[pool] }
@@ -352,6 +326,7 @@ extension Segment {
 extension Segment {
     /// The shards of one CPU: whole pages, for placing them on a memory node.
     package func shardRegion(cpu: Int) -> UnsafeMutableRawBufferPointer {
-        unsafe UnsafeMutableRawBufferPointer(start: base + Layout.shards + cpu * Layout.cpuStride, count: Layout.cpuStride)
+        unsafe UnsafeMutableRawBufferPointer(
+            start: memory.base + Layout.shards + cpu * Layout.cpuStride, count: Layout.cpuStride)
     }
 }

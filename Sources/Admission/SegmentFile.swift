@@ -1,9 +1,10 @@
 // SegmentFile: the open file of an attachment, for the locks of others and for memory.
 //
-// A segment's file is sparse. On a file system in memory a page is taken when it is first touched, also by a read, and where none
-// is left whoever touches it gets SIGBUS. So all that a process may touch is reserved before: header and pools when the segment
-// is made, a process' record, balances, writers and shards when it attaches, a chunk of handles before its first entry is used. What
-// cannot be reserved is an error there. Nobody looks at what others have not reserved: slots and chunks are marked after it.
+// A segment's file is sparse. On a file system in memory a page is taken when it is first touched, also by a read, and where
+// none is left whoever touches it gets SIGBUS. So all that a process may touch is reserved before: header and pools when the
+// segment is made, a process' record, balances, writers and shards when it attaches, a chunk of handles before its first entry
+// is used. What cannot be reserved is an error there. Nobody looks at what others have not reserved: slots and chunks are
+// marked after it.
 //
 // Two things remain that take memory away from under a mapping: somebody cuts the file, and memory fails. fpx_guard_memory
 // then puts empty memory in the segment's place, as after a detach: what is counted in it is lost, but no process ends.
@@ -44,8 +45,8 @@ final class SegmentFile: Sendable {
         if old >= 0 { fpx_file_close(old) }
     }
 
-    /// What the descriptor leads to; nil where it is closed, or is another file by now: some programs close all that they do not
-    /// know.
+    /// What the descriptor leads to; nil where it is closed, or is another file by now: some programs close all that they do
+    /// not know.
     private var status: fpx_file_status? {
         var status = fpx_file_status()
         guard unsafe fpx_file_stat(descriptor.load(ordering: .relaxed), nil, &status) == 0, status.device == device,

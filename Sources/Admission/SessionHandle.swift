@@ -1,8 +1,8 @@
 // SessionHandle: sessions as 8-byte values that any process may release, checked.
 //
-// Each process has a table of entries in the segment: { generation : 32 | bypassed : 1 | pool : 4 | state : 2 }. A handle names process slot, pool, kind,
-// entry and generation, so that a release finds out whether that very session is still in use. Who releases first swaps the
-// entry's state; the second finds another state or generation and changes nothing.
+// Each process has a table of entries in the segment: { generation : 32 | bypassed : 1 | pool : 4 | state : 2 }. A handle names
+// process slot, pool, kind, entry and generation, so that a release finds out whether that very session is still in use. Who
+// releases first swaps the entry's state; the second finds another state or generation and changes nothing.
 //
 // Within the owner's process the entry becomes free and the session ends on the releasing thread's shard. If the process dies
 // between the two, all it held comes back anyway. For another process' session the entry becomes *releasing*, and one
@@ -56,33 +56,8 @@ enum Entry {
 }
 
 extension PoolEngine {
-    func entry(_ index: Int, of slot: Int) -> Word {
-        unsafe Word(base, at: Layout.handles(cpus: cpus) + (slot * Limits.handles + index) * Layout.handleBytes)
-    }
-
-    /// The word with a chunk's bit, and the bit.
-    private func chunkBit(_ word: Int, _ chunk: Int, of slot: Int) -> (word: Word, bit: UInt64) {
-        (processWord(slot, word + chunk / 64 * 8), 1 << UInt64(chunk & 63))
-    }
-
-    /// Calls `body` for each entry of the chunks that a process has ever used.
-    func forEachHandle(of slot: Int, _ body: (_ index: Int, _ entry: Word) -> Void) {
-        for chunk in 0..<Layout.handleChunks where isUsed(chunk, of: slot) {
-            for index in chunk * Layout.handlesOfChunk..<(chunk + 1) * Layout.handlesOfChunk {
-                body(index, entry(index, of: slot))
-            }
-        }
-    }
-
-    /// Whether a process has ever used a chunk of its table. Any slot and chunk may be asked for.
-    func isUsed(_ chunk: Int, of slot: Int) -> Bool {
-        guard slot == self.slot || isUsed(slot: slot) else { return false }
-        let used = chunkBit(Layout.processHandles, chunk, of: slot)
-        return used.word.load() & used.bit != 0
-    }
-
     private var isTableFull: Bool {
-        (0..<Layout.handleChunks / 64).allSatisfy { processWord(slot, Layout.processFullHandles + $0 * 8).load() == .max }
+        (0..<Layout.handleChunks / 64).allSatisfy { memory.process(slot, Layout.processFullHandles + $0 * 8).load() == .max }
     }
 
     /// Takes a free entry for a session that this process has admitted.
@@ -92,14 +67,14 @@ extension PoolEngine {
         if isTableFull { return nil }
         let writer = currentWriter()
         // Writers start in chunks of their own, and each goes back to the entry that it has freed last.
-        let start = Int(truncatingIfNeeded: writer.cursor.load()) &+ Target.index(writer.target) &* Layout.handlesOfChunk
+        let start = Int(truncatingIfNeeded: writer.cursor.load()) &+ writer.target.index &* Layout.handlesOfChunk
         let first = start / Layout.handlesOfChunk
         var hasRoom = true
         for step in 0..<Layout.handleChunks {
             let chunk = (first &+ step) & (Layout.handleChunks - 1)
-            let full = chunkBit(Layout.processFullHandles, chunk, of: slot)
+            let full = memory.chunkBit(Layout.processFullHandles, chunk, of: slot)
             if full.word.load() & full.bit != 0 { continue }
-            if !isUsed(chunk, of: slot) {
+            if !memory.isUsed(chunk: chunk, of: slot) {
                 if hasRoom { hasRoom = takeIntoUse(chunk) }
                 if !hasRoom { continue }
             }
@@ -119,13 +94,13 @@ extension PoolEngine {
     private func makeHandle(in chunk: Int, from: Int, _ writer: Writer, bypassed: Bool) -> SessionHandle? {
         for step in 0..<Layout.handlesOfChunk {
             let index = chunk * Layout.handlesOfChunk + ((from &+ step) & (Layout.handlesOfChunk - 1))
-            let entry = entry(index, of: slot)
+            let entry = memory.entry(index, of: slot)
             let old = entry.load()
             guard Entry.state(old) == Entry.free else { continue }
             let generation = Entry.generation(old) &+ 1
             guard entry.compareExchange(old, Entry.make(generation, pool, bypassed: bypassed, Entry.inUse)).exchanged
             else { continue }
-            let cursor = UInt64(truncatingIfNeeded: index &- Target.index(writer.target) &* Layout.handlesOfChunk)
+            let cursor = UInt64(truncatingIfNeeded: index &- writer.target.index &* Layout.handlesOfChunk)
             if writer.cursor.load() != cursor { writer.cursor.store(cursor) }
             return SessionHandle(slot: slot, pool: pool, bypassed: bypassed, entry: index, generation: generation)
         }
@@ -136,7 +111,7 @@ extension PoolEngine {
     private func takeIntoUse(_ chunk: Int) -> Bool {
         let offset = Layout.handles(cpus: cpus) + (slot * Limits.handles + chunk * Layout.handlesOfChunk) * Layout.handleBytes
         guard isAttached, let file, (try? file.reserve(offset, Layout.pageBytes)) != nil else { return false }
-        let used = chunkBit(Layout.processHandles, chunk, of: slot)
+        let used = memory.chunkBit(Layout.processHandles, chunk, of: slot)
         used.word.insert(bits: used.bit)
         return true
     }
@@ -148,29 +123,23 @@ extension PoolEngine {
             : .room(path: file?.path ?? "", bytes: Layout.pageBytes, code: ENOSPC)
     }
 
-    /// To be called whenever an entry has become free.
-    private func noteFree(_ index: Int, of slot: Int) {
-        let full = chunkBit(Layout.processFullHandles, index / Layout.handlesOfChunk, of: slot)
-        if full.word.load() & full.bit != 0 { full.word.remove(bits: full.bit) }
-    }
-
     /// Ends the session of a handle. False: it is not in use, and nothing was changed.
     package func release(_ handle: SessionHandle) -> Bool {
         // A handle of another segment may name a table that nobody has ever used.
-        guard isUsed(handle.entry / Layout.handlesOfChunk, of: handle.slot) else { return false }
-        let entry = entry(handle.entry, of: handle.slot)
+        guard memory.isUsed(chunk: handle.entry / Layout.handlesOfChunk, of: handle.slot) else { return false }
+        let entry = memory.entry(handle.entry, of: handle.slot)
         let inUse = Entry.make(handle.generation, pool, bypassed: handle.isBypassed, Entry.inUse)
         let own = handle.slot == slot
         let state = own || handle.isBypassed ? Entry.free : Entry.releasing
         // What has freed the entry for this session must be done before the entry is releasing again (freeEntry).
         if state == Entry.releasing { _ = begin() }
         guard entry.compareExchange(inUse, Entry.with(state, inUse)).exchanged else { return false }
-        if state == Entry.free { noteFree(handle.entry, of: handle.slot) }
+        if state == Entry.free { memory.noteFree(handle.entry, of: handle.slot) }
         if own {
             release(handle.isBypassed ? .bypass : .inspect)
         } else if handle.isBypassed {
             if let writer = writer(slot: handle.slot, index: Self.lockedIndex, kind: .locked) {
-                processWord(handle.slot, Layout.processLanes).insert(bits: 1)
+                memory.process(handle.slot, Layout.processLanes).insert(bits: 1)
                 writer.bypassed.add(UInt64.max)
             }
         } else {
@@ -181,7 +150,7 @@ extension PoolEngine {
 
     /// Takes the session of a releasing entry off its process' balance.
     func releaseForeign(_ index: Int, of slot: Int) {
-        let entry = entry(index, of: slot)
+        let entry = memory.entry(index, of: slot)
         var attempts = Attempts()
         while attempts.areLeft(self) {
             let word = begin()
@@ -189,10 +158,10 @@ extension PoolEngine {
             guard Entry.state(now) == Entry.releasing, Entry.pool(now) == pool else { return }
             if balance(slot).account.phase != Account.live {
                 // The process is gone and so is its session; only the entry is left.
-                if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return noteFree(index, of: slot) }
+                if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return memory.noteFree(index, of: slot) }
                 continue
             }
-            if transact(word, free: 1, .releaseHandle, target: Target.make(slot, Self.balanceIndex), amount: index) { return }
+            if transact(word, free: 1, .releaseHandle, target: .balance(slot), amount: index) { return }
         }
     }
 
@@ -201,15 +170,15 @@ extension PoolEngine {
     /// Who comes late may find the next session of the entry being released. That one's releaser has seen this operation done,
     /// so the balance has it, or the pool another one.
     func freeEntry(_ index: Int, of slot: Int, by word: PoolWord) {
-        guard isUsed(index / Layout.handlesOfChunk, of: slot) else { return }
-        let entry = entry(index, of: slot)
+        guard memory.isUsed(chunk: index / Layout.handlesOfChunk, of: slot) else { return }
+        let entry = memory.entry(index, of: slot)
         var attempts = Attempts()
         while attempts.areLeft(self) {
             let now = entry.load()
             guard Entry.state(now) == Entry.releasing, balance(slot).account.sequence != word.sequence,
                 high.load() == word.high
             else { return }
-            if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return noteFree(index, of: slot) }
+            if entry.compareExchange(now, Entry.with(Entry.free, now)).exchanged { return memory.noteFree(index, of: slot) }
         }
     }
 }
@@ -218,8 +187,8 @@ extension Segment {
     /// Gives a session a handle that can be stored, passed on and released by any attached process.
     ///
     /// - Returns: nil for a blocked session, which holds nothing.
-    /// - Throws: `exhausted` when this process has `Limits.handles` in use, `room` when there is no memory for more; the session
-    ///   has then ended.
+    /// - Throws: `exhausted` when this process has `Limits.handles` in use, `room` when there is no memory for more; the
+    ///   session has then ended.
     public func handle(_ session: consuming Session) throws(SegmentError) -> SessionHandle? {
         guard session.verdict != .block else { return nil }
         let engine = session.engine
@@ -234,16 +203,15 @@ extension Segment {
     /// Whether the session of a handle is in progress.
     public func isInUse(_ handle: SessionHandle) -> Bool {
         guard isAttached, handle.isValid else { return false }
-        let engine = engine(handle.pool)
-        guard engine.isUsed(handle.entry / Layout.handlesOfChunk, of: handle.slot) else { return false }
-        let entry = engine.entry(handle.entry, of: handle.slot).load()
+        guard memory.isUsed(chunk: handle.entry / Layout.handlesOfChunk, of: handle.slot) else { return false }
+        let entry = memory.entry(handle.entry, of: handle.slot).load()
         return entry == Entry.make(handle.generation, handle.pool, bypassed: handle.isBypassed, Entry.inUse)
     }
 
     /// The handles of this process' sessions in progress.
     public func handlesInUse() -> [SessionHandle] {
         var all: [SessionHandle] = []
-        engine(0).forEachHandle(of: slot) { index, entry in
+        memory.forEachHandle(of: slot) { index, entry in
             let now = entry.load()
             guard Entry.state(now) == Entry.inUse else { return }
             all.append(
@@ -262,19 +230,19 @@ extension Segment {
 
     /// Frees what the last holder of this slot has left in the table.
     func resetHandles() {
-        engine(0).forEachHandle(of: slot) { _, entry in
+        memory.forEachHandle(of: slot) { _, entry in
             let now = entry.load()
             if Entry.state(now) != Entry.free { entry.store(Entry.with(Entry.free, now)) }
         }
-        for word in 0..<Layout.handleChunks / 64 { engine(0).processWord(slot, Layout.processFullHandles + word * 8).store(0) }
+        for word in 0..<Layout.handleChunks / 64 { memory.process(slot, Layout.processFullHandles + word * 8).store(0) }
     }
 }
 
 extension Reaper {
     /// Publishes the releases that a dead process has begun for others' sessions.
     func finishForeignReleases() {
-        engines[0].forEachSlot { slot in
-            engines[0].forEachHandle(of: slot) { index, entry in
+        memory.forEachSlot { slot in
+            memory.forEachHandle(of: slot) { index, entry in
                 let now = entry.load()
                 if Entry.state(now) == Entry.releasing { engines[Entry.pool(now)].releaseForeign(index, of: slot) }
             }

@@ -1,7 +1,8 @@
 // Traffic: what sessions carry, as those who carry it report it.
 //
 // Bytes are counted like sessions, on the line of the CPU that the reporting thread runs on, and for inspected and bypassed
-// sessions alike. They decide nothing: an addition is one relaxed instruction for each direction, by whoever has moved the bytes.
+// sessions alike. They decide nothing: an addition is one relaxed instruction for each direction, by whoever has moved the
+// bytes.
 
 /// Bytes of both directions. The counters only grow, modulo 2^64.
 public struct Traffic: Equatable, Sendable {
@@ -59,7 +60,7 @@ extension Pool {
     /// higher of two readings (`Traffic.growth`).
     public func traffic() -> Traffic {
         var all = Traffic(bytesIn: engine.formerBytesIn.load(), bytesOut: engine.formerBytesOut.load())
-        engine.forEachSlot { slot in engine.forEachWriter(of: slot) { all.add($0.traffic) } }
+        engine.memory.forEachSlot { slot in engine.forEachWriter(of: slot) { all.add($0.traffic) } }
         return all
     }
 }

@@ -191,7 +191,7 @@ import Testing
         try row("the count of loose writers", "number of open gates of pool 0") {
             $0.engine.low.store($0.engine.low.load() &+ 5 << 23)
         }
-        try row("the header", "version") { $0.engine.headerWord(Layout.headerVersion).store(9) }
+        try row("the header", "version") { $0.engine.memory.header(Layout.headerVersion).store(9) }
         try row("a mark of who gave up", "mark of pool 0") { $0.engine.markDamaged() }
     }
 

@@ -54,7 +54,7 @@ import Testing
 
         // Far below the cap: a session that needs no operation of the pool.
         _ = pool.admit().detach()
-        let entry = engine.entry(first.entry, of: first.slot)
+        let entry = engine.memory.entry(first.entry, of: first.slot)
         let releasing = Entry.make(first.generation + 1, 0, bypassed: false, Entry.releasing)
         try #require(entry.load() == Entry.with(Entry.free, Entry.make(first.generation, 0, bypassed: false, 0)))
         entry.store(releasing)
@@ -158,7 +158,7 @@ import Testing
         let (file, segments) = try attached(3, cap: 4)
         let pool = try segments[0].pool(0)
         let handle = try #require(try segments[0].handle(pool.admit()))
-        let entry = pool.engine.entry(handle.entry, of: handle.slot)
+        let entry = pool.engine.memory.entry(handle.entry, of: handle.slot)
         let claimed = entry.compareExchange(entry.load(), entry.load() & ~3 | 2)
         #expect(claimed.exchanged)
         expectConsistent(pool, inUse: 1)

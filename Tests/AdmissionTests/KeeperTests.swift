@@ -42,7 +42,7 @@ import Testing
             for _ in 0..<round { lost.push(own.admit()) }
             let victims = named.prefix(round % 3)
             for handle in victims {
-                let entry = keeper.engine(0).entry(handle.entry, of: keeper.slot)
+                let entry = keeper.memory.entry(handle.entry, of: keeper.slot)
                 entry.store(Entry.with(Entry.free, entry.load()))
                 named.remove(handle)
             }
@@ -99,7 +99,7 @@ import Testing
         let keeper = try file.attachKeeper()
         let handles = try (0..<4).map { _ in try #require(try keeper.handle(try keeper.pool(0).admit())) }
         keeper.abandon()
-        let entry = observer.engine(0).entry(handles[1].entry, of: handles[1].slot)
+        let entry = observer.memory.entry(handles[1].entry, of: handles[1].slot)
         entry.store(Entry.with(Entry.releasing, entry.load()))  // its releaser died here
         let next = try file.attachKeeper()
         expectConsistent(pool, inUse: 3)

@@ -9,8 +9,8 @@ extension Segment {
     func abandon() {
         guard isAttached else { return }
         file.close()
-        fpx_unguard_memory(base)
-        _ = fpx_map_nothing(base, Layout.size(cpus: cpus))
+        fpx_unguard_memory(memory.base)
+        _ = fpx_map_nothing(memory.base, Layout.size(cpus: cpus))
     }
 }
 
@@ -68,11 +68,11 @@ extension Segment {
             let word = engine.begin()
             let opens = operation == .refillAndOpen || operation == .refillAndOpenLocked
             let closed = PoolEngine.firstLaneIndex + 3
-            engine.processWord(victim.slot, Layout.processLanes).insert(bits: 1 << 4)
+            engine.memory.process(victim.slot, Layout.processLanes).insert(bits: 1 << 4)
             let takes = operation == .fold ? 0 : 7
             let next = PoolWord(
                 free: word.free - takes, loose: word.loose + (opens ? 1 : 0), amount: 7, sequence: word.sequence + 1,
-                target: victim.slot << 10 | (operation == .fold ? PoolEngine.firstLaneIndex : closed),
+                target: Target(slot: victim.slot, index: operation == .fold ? PoolEngine.firstLaneIndex : closed),
                 operation: operation)
             let pair = Pair(engine.record, at: Layout.poolWord)
             #expect(pair.compareAndSwap((word.low, word.high), (next.low, next.high)))
@@ -95,9 +95,9 @@ extension Segment {
         pool.policy = .block
         let engine = try segments[1].pool(0).engine
         let index = PoolEngine.firstLaneIndex
-        engine.processWord(segments[1].slot, Layout.processLanes).insert(bits: 1 << 1)
+        engine.memory.process(segments[1].slot, Layout.processLanes).insert(bits: 1 << 1)
         let word = engine.begin()
-        let target = segments[1].slot << 10 | index
+        let target = Target(slot: segments[1].slot, index: index)
         #expect(
             engine.publish(word, free: -100, loose: 1, .refillAndOpen, target: target, amount: 100) != nil)
         let lane = try segments[0].openLane(pool: 0)
@@ -141,7 +141,7 @@ extension Segment {
         lane.release(lane.admit())
         let engine = pool.engine
         let word = engine.begin()
-        #expect(engine.transact(word, free: -999, .cap, target: 0, amount: 1))
+        #expect(engine.transact(word, free: -999, .cap, target: .none, amount: 1))
         #expect(pool.snapshot().free < 0)
         segment.reap()
         #expect(pool.snapshot().free == 1)
