@@ -71,33 +71,16 @@ extension PoolEngine {
     @inline(never)
     private func admitByPool(lane memory: UnsafeMutablePointer<fpx_writer>, stored: Bool) -> Verdict {
         let writer = unsafe lane(memory)
-        if stored { return resolveAdmit(writer) ? .inspect : overLimit(writer) }
-        if !plain { return admitLocked(writer) ? .inspect : overLimit(writer) }
-        var attempts = Attempts()
-        while attempts.areLeft(self) {
-            switch admitSlow(writer) {
-            case .admitted: return .inspect
-            case .refused: return overLimit(writer)
-            case .retry:
-                let step = unsafe fpx_writer_admit(memory)
-                if step == FPX_STEP_DONE { return .inspect }
-                if step == FPX_STEP_CHANGED { return resolveAdmit(writer) ? .inspect : overLimit(writer) }
-            }
+        return admitSlowly(stored ? .changed(writer) : .closed, by: { writer }) {
+            Attempt(unsafe fpx_writer_admit(memory), writer)
         }
-        return overLimit(writer)
     }
 
     @usableFromInline @inline(never)
     package func releaseOffFastPath(lane memory: UnsafeMutablePointer<fpx_writer>, stored: Bool) {
         let writer = unsafe lane(memory)
-        if stored { return resolveRelease(writer) }
-        guard isAttached else { return }
-        if !plain { return releaseLocked(writer) }
-        var attempts = Attempts()
-        while !releaseSlow(writer), attempts.areLeft(self) {
-            let step = unsafe fpx_writer_release(memory)
-            if step == FPX_STEP_DONE { return }
-            if step == FPX_STEP_CHANGED { return resolveRelease(writer) }
+        releaseSlowly(stored ? .changed(writer) : .closed, by: { writer }) {
+            Attempt(unsafe fpx_writer_release(memory), writer)
         }
     }
 

@@ -103,43 +103,19 @@ extension PoolEngine {
 
     @inline(never)
     private func admitByPool(_ claimed: UnsafeMutablePointer<fpx_writer>?) -> Verdict {
-        if let claimed = unsafe claimed {
-            let writer = unsafe shard(claimed)
-            return resolveAdmit(writer) ? .inspect : overLimit(writer)
+        admitSlowly(unsafe claimed.map { .changed(unsafe shard($0)) } ?? .closed, by: currentWriter) {
+            var writer: UnsafeMutablePointer<fpx_writer>?
+            let step = unsafe fpx_shard_admit(shards, rseqCPUs, &writer)
+            return unsafe Attempt(step, writer.map { unsafe shard($0) })
         }
-        var attempts = Attempts()
-        while attempts.areLeft(self) {
-            let writer = currentWriter()
-            if writer.kind == .locked { return admitLocked(writer) ? .inspect : overLimit(writer) }
-            switch admitSlow(writer) {
-            case .admitted: return .inspect
-            case .refused: return overLimit(writer)
-            case .retry:
-                var claimed: UnsafeMutablePointer<fpx_writer>?
-                let step = unsafe fpx_shard_admit(shards, rseqCPUs, &claimed)
-                if step == FPX_STEP_DONE { return .inspect }
-                if step == FPX_STEP_CHANGED, let claimed = unsafe claimed {
-                    let writer = unsafe shard(claimed)
-                    return resolveAdmit(writer) ? .inspect : overLimit(writer)
-                }
-            }
-        }
-        return overLimit(currentWriter())
     }
 
     @usableFromInline @inline(never)
     func releaseOffFastPath(_ released: UnsafeMutablePointer<fpx_writer>?) {
-        if let released = unsafe released { return resolveRelease(unsafe shard(released)) }
-        guard isAttached else { return }
-        var attempts = Attempts()
-        while attempts.areLeft(self) {
-            let writer = currentWriter()
-            if writer.kind == .locked { return releaseLocked(writer) }
-            if releaseSlow(writer) { return }
-            var released: UnsafeMutablePointer<fpx_writer>?
-            let step = unsafe fpx_shard_release(shards, rseqCPUs, &released)
-            if step == FPX_STEP_DONE { return }
-            if step == FPX_STEP_CHANGED, let released = unsafe released { return resolveRelease(unsafe shard(released)) }
+        releaseSlowly(unsafe released.map { .changed(unsafe shard($0)) } ?? .closed, by: currentWriter) {
+            var writer: UnsafeMutablePointer<fpx_writer>?
+            let step = unsafe fpx_shard_release(shards, rseqCPUs, &writer)
+            return unsafe Attempt(step, writer.map { unsafe shard($0) })
         }
     }
 
@@ -174,7 +150,8 @@ extension PoolEngine {
 // MARK: - Over the limit
 
 extension PoolEngine {
-    /// What a flood of refusals meets: at a full cap, under the policy `block`, a few loads and a count on the writer's own line.
+    /// What a flood of refusals meets: at a full cap, under the policy `block`, a few loads and a count on the writer's own
+    /// line.
     @inline(__always)
     func blocks(_ memory: UnsafeMutablePointer<fpx_writer>) -> Bool {
         guard isFull, policy.load() == OverLimitPolicy.block.rawValue, unsafe Word(memory, at: Layout.writerPair).load() != 0
@@ -264,7 +241,8 @@ extension Pool {
         engine.setCap(cap, loan: Loan(sessions: borrowed, deadline: UInt64(max(0, deadline)) / 1_000_000))
     }
 
-    /// Licensed sessions that are in use, or spare with a writer, of which nobody knows how many are: never fewer than are in use.
+    /// Licensed sessions that are in use, or spare with a writer, of which nobody knows how many are: never fewer than are in
+    /// use.
     public var taken: Int { engine.taken }
 
     /// The verdict of new sessions when no licensed one is left; a change holds for the next session.

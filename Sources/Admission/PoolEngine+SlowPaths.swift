@@ -20,6 +20,70 @@ extension PoolEngine {
         case retry
     }
 
+    /// What came of the fast path.
+    enum Attempt {
+        /// It went through.
+        case done
+        /// A claim or release is stored, and then its writer's gate was found changed.
+        case changed(Writer)
+        /// Nothing is stored.
+        case closed
+
+        @inline(__always)
+        init(_ step: fpx_step, _ writer: Writer?) {
+            switch (step, writer) {
+            case (FPX_STEP_DONE, _): self = .done
+            case (FPX_STEP_CHANGED, let writer?): self = .changed(writer)
+            default: self = .closed
+            }
+        }
+    }
+
+    /// Admits where the fast path did not, and tries that again when the gate is open.
+    ///
+    /// - Parameters:
+    ///   - first: what came of it.
+    ///   - writer: by whom to admit now.
+    @inline(__always)
+    func admitSlowly(_ first: Attempt, by writer: () -> Writer, again: () -> Attempt) -> Verdict {
+        var attempt = first
+        var attempts = Attempts()
+        while true {
+            switch attempt {
+            case .done: return .inspect
+            case .changed(let writer): return resolveAdmit(writer) ? .inspect : overLimit(writer)
+            case .closed: break
+            }
+            let writer = writer()
+            guard attempts.areLeft(self) else { return overLimit(writer) }
+            if writer.kind == .locked || !plain { return admitLocked(writer) ? .inspect : overLimit(writer) }
+            switch admitSlow(writer) {
+            case .admitted: return .inspect
+            case .refused: return overLimit(writer)
+            case .retry: attempt = again()
+            }
+        }
+    }
+
+    /// The same for a release.
+    @inline(__always)
+    func releaseSlowly(_ first: Attempt, by writer: () -> Writer, again: () -> Attempt) {
+        var attempt = first
+        var attempts = Attempts()
+        while true {
+            switch attempt {
+            case .done: return
+            case .changed(let writer): return resolveRelease(writer)
+            case .closed: break
+            }
+            guard isAttached, attempts.areLeft(self) else { return }
+            let writer = writer()
+            if writer.kind == .locked || !plain { return releaseLocked(writer) }
+            if releaseSlow(writer) { return }
+            attempt = again()
+        }
+    }
+
     /// Whether every licensed session is in use, exact (f): the loan is the same before and after the pool is looked at. A loan
     /// whose time is over, and which nobody has taken away yet, looks as if there were room.
     @inline(__always)
@@ -248,8 +312,8 @@ extension PoolEngine {
             switch account.phase {
             case Phase.frozen: if !thaw(writer, account) { return }  // it is in R: who settles the writer gives it back
             case Phase.tight:
-                // With nothing to give back somebody has done it, or a claim has taken it. The transaction is made all the same:
-                // it makes one fail that was decided before R counted this release (a claim withdrawn, or paid for).
+                // With nothing to give back somebody has done it, or a claim has taken it. The transaction is made all the
+                // same: it makes one fail that was decided before R counted this release (a claim withdrawn, or paid for).
                 let spare = max(0, writer.spare(account))
                 if transact(word, free: spare, .settle, target: writer.target, amount: spare) { return }
             default: return
