@@ -64,59 +64,86 @@ package enum Layout {
     static func handles(cpus: Int) -> Int { shards + cpus * cpuStride }
     package static func size(cpus: Int) -> Int { handles(cpus: cpus) + Limits.processes * Limits.handles * handleBytes }
 
-    // Words of the header.
+    // The words, each with who writes and who reads it. All loads acquire and all stores release (`Word`). Where a word says
+    // "statistic", nobody decides anything by it, so that relaxed additions are enough and a reader may be late.
+
+    // Header. The first seven words but the incarnation are written by who makes the segment, before it has its name: all
+    // others read what was there before they could map it.
     static let headerMagic = 0
     static let headerVersion = 8
     static let headerSize = 16
     static let headerCPUs = 24
     static let headerPools = 32
     static let headerFence = 40
+    /// Counts attachments. Added to by who attaches; nobody else reads it.
     static let headerIncarnation = 48
-    /// 1: another segment has taken its place. Written by its keeper.
+    /// 1: another segment has taken its place. Written by its keeper, once; read by who attaches and before new sessions begin.
+    /// Late readers admit here, where the keeper still counts.
     static let headerReplaced = 56
-    /// What somebody has found damaged, a `Damage.Place`. Written by who finds it first.
+    /// What somebody has found damaged, a pool's number and 1. Written by who finds it first; read by slow ways and the keeper.
     static let headerDamage = 64
-    /// Attachments that found every process slot taken: a statistic.
+    /// Attachments that found every process slot taken. Counted by who tried, read by the keeper: a statistic.
     static let headerRefusedProcesses = 72
-    /// A collector could not fence, so that the keeper is asked to collect: bit N for pool N.
+    /// A collector could not fence, so that the keeper is asked to collect: bit N for pool N. Set by the collector, taken away
+    /// by who collects in its place: each before it looks at the pool.
     static let headerCollects = 80
-    /// Process slots that were ever used, a bit each.
+    /// Process slots that were ever used, a bit each. Set by who attaches, after it has reserved the slot's memory and before
+    /// its first operation: who reads a bit may touch that memory, and who reads an operation reads the bit.
     static let headerSlots = 128
     static let slotWords = Limits.processes / 64
 
-    // Words of a pool.
+    // A pool.
+    /// The last operation, a `PoolWord`. Swapped by anybody: each change decides on the whole pair.
     static let poolWord = 0
+    /// The last sequence that is known to be applied. Stored by who has applied it, read by all: a hint, which may be behind.
     static let poolDone = 16
+    /// A `Loan`. Stored by the keeper, taken away by who finds its time over; a transaction follows each change.
     static let poolLoan = 24
+    /// The cap, an `Account`: changed by operations of the keeper, applied by anybody.
     static let poolCap = 128
+    /// An `OverLimitPolicy`. Stored by the keeper, read by who is over the limit: it holds for the next session.
     static let poolPolicy = 144
+    /// Raised by who bypasses or takes a snapshot, read by snapshots: a statistic.
     static let poolBypassPeak = 152
+    /// Counted by who collects, read by snapshots: a statistic.
     static let poolCollects = 160
+    /// Bytes of earlier holders of process slots. Counted by who takes such a slot, read by who adds up: a statistic.
     static let poolBytesIn = 168
     static let poolBytesOut = 176
 
-    // Words of a process.
+    // A process. Its holder writes these before it is live, and who reads them looks at the balance first.
     static let processIdentity = 0
     static let processStart = 8
-    /// The errno with which membarrier failed this process after it had attached; 0: it never has.
+    /// The errno with which membarrier failed this process after it had attached; 0: it never has. Read by the keeper: a
+    /// statistic.
     static let processFenceError = 16
     /// 15 bytes of its name and a zero, as it was when the process attached.
     static let processName = 24
+    /// Writers that were ever used, a bit each: of the locked shard and lanes, and of CPUs. Set by their process before the
+    /// operation that opens them; read by collectors, reapers and statistics, which find every open one.
     static let processLanes = 40
     static let processCPUs = 64
-    /// Chunks of handles that are taken into use, and those of them in which no entry is free.
+    /// Chunks of handles that are taken into use, and those of them in which no entry is free. The first are set by the
+    /// process, after the memory is reserved; the second by it, and taken away by who frees an entry (SessionHandle.swift).
     static let processHandles = 192
     static let processFullHandles = 208
 
-    // Words of a writer (fpx_writer).
+    // A writer (fpx_writer).
+    /// Admissions and releases, A and R. Written by the lane's owner; for a shard by sections on its CPU; for a locked one by
+    /// locked additions of its process. Read by collectors after their fence, R first (e), and by statistics.
     static let writerAdmitted = 0
     static let writerReleased = 8
+    /// Gate and credit, an `Account`. Swapped by who applies an operation; the gate alone is frozen by collectors.
     static let writerPair = 16
+    /// Sessions that pass uninspected now. Written as `writerAdmitted` is, and by others who release a handle: locked there.
     static let writerBypassed = 32
+    /// Written by the writer's threads; read by snapshots: statistics, in which two threads may lose a count.
     static let writerBypassedPeak = 40
     static let writerRefused = 48
+    /// Where to look for a free handle first: a hint of the writer's threads.
     static let writerCursor = 56
     static let writerPoolAdmissions = 64
+    /// Bytes reported. Counted by the writer's threads, read by who adds up: a statistic.
     static let writerBytesIn = 72
     static let writerBytesOut = 80
 
