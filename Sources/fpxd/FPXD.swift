@@ -98,6 +98,11 @@ struct FPXD: AsyncParsableCommand {
     }
 
     private func settings() throws(SettingsError) -> Settings {
+        // An empty name would be the folder that we are in.
+        for (origin, value) in [
+            ("flag --home", self.home), ("flag --config", config),
+            ("environment variable FPX_HOME", ProcessInfo.processInfo.environment["FPX_HOME"]),
+        ] where value == "" { throw .value(origin: origin, found: "", expected: "a path") }
         let home = (self.home ?? ProcessInfo.processInfo.environment["FPX_HOME"]).map {
             URL(filePath: $0).standardizedFileURL.path(percentEncoded: false)
         }
@@ -138,6 +143,7 @@ struct FPXD: AsyncParsableCommand {
         }
         let settings: Settings
         do { settings = try self.settings() } catch { throw fail(["\(error)"]) }
+        for line in Settings.unknownVariables(in: ProcessInfo.processInfo.environment) { log.write(.warning, line) }
         if checkConfig {
             let trouble = settings.troubleWithFiles()
             if !trouble.isEmpty { throw fail(trouble) }
