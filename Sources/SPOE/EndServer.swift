@@ -30,11 +30,13 @@ public final class EndServer: Sendable {
             throw .range(what: "ring connections", found: connectionsMax, allowed: connections)
         }
         let statistics = statistics
+        let reminder = Reminder()
         server = UnixServer(
             settings: .init(path: path, mode: mode, connectionsMax: connectionsMax), group: group, logger: logger
         ) { channel, isOverLimit in
             let handler = EndHandler(
-                sessions: sessions, meter: meter, statistics: statistics, logger: logger, isRefused: isOverLimit)
+                sessions: sessions, meter: meter, statistics: statistics, logger: logger, reminder: reminder,
+                isRefused: isOverLimit)
             try channel.pipeline.syncOperations.addHandler(handler)
         }
     }
@@ -77,9 +79,10 @@ private final class EndHandler: ChannelInboundHandler {
     private let isRefused: Bool
     private var parser = EndLineParser()
 
+    private let reminder: Reminder
     init(
         sessions: KeyedSessions, meter: @escaping @Sendable (Int, Int) throws -> Void, statistics: EndStatistics,
-        logger: Logger, isRefused: Bool
+        logger: Logger, reminder: Reminder, isRefused: Bool
     ) {
         self.sessions = sessions
         self.meter = meter
@@ -88,9 +91,13 @@ private final class EndHandler: ChannelInboundHandler {
         self.isRefused = isRefused
     }
 
+        self.reminder = reminder
     func channelActive(context: ChannelHandlerContext) {
         guard isRefused else { return }
-        logger.warning("closed a connection for ends of sessions: there are too many")
+        if let count = reminder.count("too many") {
+            logger.warning(
+                "closed \(count == 1 ? "a connection" : "\(count) connections") for ends of sessions: there are too many")
+        }
         context.close(promise: nil)
     }
 

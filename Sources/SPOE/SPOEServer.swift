@@ -113,6 +113,21 @@ final class SPOEStatistics: Sendable {
 struct SPOEAgent: Sendable {
     static let messageName = "fpx-admit"
     static let variable = "verdict"
+/// Peers that were told of: haproxy connects anew for each check, and the same holds for each connection of a process.
+final class Strangers: Sendable {
+    private static let max = 256
+
+    private let known = Mutex<Set<String>>([])
+
+    /// Whether it has not been told yet; from now on it has.
+    func isNew(_ name: String) -> Bool {
+        known.withLock { known in
+            if known.count >= Self.max { known = [] }
+            return known.insert(name).inserted
+        }
+    }
+}
+
     private static let httpOverQUIC = 3
 
     /// The haproxy worker at the other end.
@@ -130,15 +145,17 @@ struct SPOEAgent: Sendable {
     /// - Parameters:
     ///   - processID: from the socket's credentials; 0: in another process namespace.
     ///   - network: number of the network namespace that the other end was made in; nil: the kernel does not tell.
+    private let reminder = Reminder()
+    private let strangers = Strangers()
     func peer(processID: Int32, network: UInt64?) -> Peer {
         let owner = Owner(runningProcess: processID)
-        if owner == nil {
+        if owner == nil, strangers.isNew("unseen") {
             logger.warning("a haproxy whose process cannot be seen has connected: its sessions will not end by its death")
         }
         // A kernel that numbers no namespaces still shows the one of a process that can be seen.
         let isSame = network.map { $0 == Network.cookie && $0 != 0 } ?? owner?.sharesNetwork
         let sharesNetwork = isSame ?? false
-        if !sharesNetwork {
+        if !sharesNetwork, strangers.isNew("network \(processID)") {
             logger.warning(
                 """
                 haproxy is \(isSame == nil ? "in an unknown" : "in another") network namespace: its sessions will not end with \
@@ -152,6 +169,17 @@ struct SPOEAgent: Sendable {
     func decide(_ message: SPOPMessage, _ peer: Peer) -> [SPOPSetVariable] {
         guard message.name == Self.messageName else { return [] }
         statistics.count(.messages)
+    /// A conversation has ended by a fault of the peer's.
+    ///
+    /// - Parameter wasSilent: whether the peer had said nothing at all: whoever may connect may do that, and it harms nobody.
+    func note(_ error: SPOPError, wasSilent: Bool) {
+        statistics.count(.protocolErrors)
+        let metadata: Logger.Metadata = ["reason": "\(error.message)"]
+        if wasSilent { return logger.debug("closed a connection that has said nothing", metadata: metadata) }
+        guard let count = reminder.count(error.message) else { return }
+        logger.warning("ended \(count == 1 ? "a conversation" : "\(count) conversations") with haproxy", metadata: metadata)
+    }
+
         guard let request = request(message, peer) else {
             statistics.count(.errors)
             return [SPOPSetVariable(name: Self.variable, value: .string("error"))]
