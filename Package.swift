@@ -56,7 +56,7 @@ let package = Package(
         .target(
             name: "SPOE",
             dependencies: [
-                "KeyedSessions", .product(name: "NIOCore", package: "swift-nio"),
+                "Basics", "KeyedSessions", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: settings),
         .target(name: "ControlAPI", dependencies: ["Basics", "SeatSharing"], swiftSettings: settings),
@@ -82,7 +82,7 @@ let package = Package(
         .target(
             name: "ControlPlane",
             dependencies: [
-                "ControlAPI", "WebAPI", .product(name: "Hummingbird", package: "hummingbird"),
+                "Basics", "ControlAPI", "WebAPI", .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"), .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

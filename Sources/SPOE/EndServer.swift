@@ -41,8 +41,11 @@ public final class EndServer: Sendable {
         }
     }
 
-    /// Makes the socket and listens.
+    /// Makes the socket and listens. A socket that is there already gives way to the new one, and its connections go on.
     public func start() async throws(SPOEError) { try await server.start() }
+
+    /// Whether haproxy finds the socket under its path.
+    public var hasItsName: Bool { server.hasItsName }
 
     /// Serves until its task is cancelled, then shuts down.
     public func run() async throws(SPOEError) { try await server.run() }
@@ -76,10 +79,10 @@ private final class EndHandler: ChannelInboundHandler {
     private let meter: @Sendable (Int, Int) throws -> Void
     private let statistics: EndStatistics
     private let logger: Logger
+    private let reminder: Reminder
     private let isRefused: Bool
     private var parser = EndLineParser()
 
-    private let reminder: Reminder
     init(
         sessions: KeyedSessions, meter: @escaping @Sendable (Int, Int) throws -> Void, statistics: EndStatistics,
         logger: Logger, reminder: Reminder, isRefused: Bool
@@ -88,10 +91,10 @@ private final class EndHandler: ChannelInboundHandler {
         self.meter = meter
         self.statistics = statistics
         self.logger = logger
+        self.reminder = reminder
         self.isRefused = isRefused
     }
 
-        self.reminder = reminder
     func channelActive(context: ChannelHandlerContext) {
         guard isRefused else { return }
         if let count = reminder.count("too many") {

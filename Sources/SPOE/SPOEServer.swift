@@ -75,8 +75,12 @@ public final class SPOEServer: Sendable {
         }
     }
 
-    /// Makes the socket and listens. When this returns haproxy can connect.
+    /// Makes the socket and listens. When this returns haproxy can connect. A socket that is there already gives way to the new
+    /// one, and its connections go on.
     public func start() async throws(SPOEError) { try await server.start() }
+
+    /// Whether haproxy finds the socket under its path.
+    public var hasItsName: Bool { server.hasItsName }
 
     /// Serves until its task is cancelled, then shuts down. Starts if that was not done yet.
     public func run() async throws(SPOEError) { try await server.run() }
@@ -109,10 +113,6 @@ final class SPOEStatistics: Sendable {
     }
 }
 
-/// Who answers the messages of all connections.
-struct SPOEAgent: Sendable {
-    static let messageName = "fpx-admit"
-    static let variable = "verdict"
 /// Peers that were told of: haproxy connects anew for each check, and the same holds for each connection of a process.
 final class Strangers: Sendable {
     private static let max = 256
@@ -128,6 +128,10 @@ final class Strangers: Sendable {
     }
 }
 
+/// Who answers the messages of all connections.
+struct SPOEAgent: Sendable {
+    static let messageName = "fpx-admit"
+    static let variable = "verdict"
     private static let httpOverQUIC = 3
 
     /// The haproxy worker at the other end.
@@ -141,12 +145,12 @@ final class Strangers: Sendable {
     let pools: [String: Int]
     let statistics: SPOEStatistics
     let logger: Logger
+    private let reminder = Reminder()
+    private let strangers = Strangers()
 
     /// - Parameters:
     ///   - processID: from the socket's credentials; 0: in another process namespace.
     ///   - network: number of the network namespace that the other end was made in; nil: the kernel does not tell.
-    private let reminder = Reminder()
-    private let strangers = Strangers()
     func peer(processID: Int32, network: UInt64?) -> Peer {
         let owner = Owner(runningProcess: processID)
         if owner == nil, strangers.isNew("unseen") {
@@ -165,10 +169,6 @@ final class Strangers: Sendable {
         return Peer(owner: owner.flatMap { sessions.watch($0) }, sharesNetwork: sharesNetwork)
     }
 
-    /// The answer to one message; messages for others get none.
-    func decide(_ message: SPOPMessage, _ peer: Peer) -> [SPOPSetVariable] {
-        guard message.name == Self.messageName else { return [] }
-        statistics.count(.messages)
     /// A conversation has ended by a fault of the peer's.
     ///
     /// - Parameter wasSilent: whether the peer had said nothing at all: whoever may connect may do that, and it harms nobody.
@@ -180,6 +180,10 @@ final class Strangers: Sendable {
         logger.warning("ended \(count == 1 ? "a conversation" : "\(count) conversations") with haproxy", metadata: metadata)
     }
 
+    /// The answer to one message; messages for others get none.
+    func decide(_ message: SPOPMessage, _ peer: Peer) -> [SPOPSetVariable] {
+        guard message.name == Self.messageName else { return [] }
+        statistics.count(.messages)
         guard let request = request(message, peer) else {
             statistics.count(.errors)
             return [SPOPSetVariable(name: Self.variable, value: .string("error"))]

@@ -34,6 +34,7 @@ final class Daemon: Sendable {
     let pools: [HostPool]
     let sharedSeats: SharedSeats
     let sessions: KeyedSessions
+    let names: SocketNames
     let haproxy: HAProxyAgent?
     let keeper: LicenseKeeper
     let unitID: String
@@ -103,9 +104,11 @@ final class Daemon: Sendable {
         self.log = log
         self.logger = logger
         pools = host.hostPools
-        haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
+        let names = SocketNames(places) { events.note($0, .daemon, $1) }
+        self.names = names
+        haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], names: names, logger: logger)
         sharedSeats = try SharedSeats(settings, pools: pools, stateFolder: places.state, license: license, note: events.note)
         authority = Authority(settings, unitID: unitID, unitKey: unitKey, keeper: keeper) { level, line in
             // What was done as always is for the log; what went wrong is for people.
@@ -284,6 +287,7 @@ extension Daemon {
     /// Each second. It writes files, and so may take as long as the disk does.
     func tick() {
         sampler.sample()
+        names.look()
         applyLicense()
         let untold = state.withLock { state in
             defer { state.untold = [] }

@@ -183,16 +183,17 @@ struct FPXD: AsyncParsableCommand {
             ControlServer(
                 path: daemon.places.controlSocket, backend: daemon,
                 access: AccessRule(userID: geteuid(), group: daemon.places.group), version: Version.number,
-                logger: daemon.logger
-            ) {
-                do {
-                    try Places.give(daemon.places.controlSocket, to: daemon.places.group, mode: 0o660)
-                } catch {
-                    daemon.logger.error("\(error)")
-                }
-                daemon.logger.info("Ready: control socket \(daemon.places.controlSocket)")
-                manager.notify("READY=1")
-            })
+                logger: daemon.logger,
+                ready: { isFirst in
+                    do {
+                        try Places.give(daemon.places.controlSocket, to: daemon.places.group, mode: 0o660)
+                    } catch {
+                        daemon.logger.error("\(error)")
+                    }
+                    guard isFirst else { return }
+                    daemon.logger.info("Ready: control socket \(daemon.places.controlSocket)")
+                    manager.notify("READY=1")
+                }, lost: { await daemon.names.restore(daemon.places.controlSocket, $0) }))
         // Told of a shutdown before the control socket: who waits there for the authority is answered then.
         services.append(LicenseService(daemon: daemon))
         services.append(Farewell(manager: manager))

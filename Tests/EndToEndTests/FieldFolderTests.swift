@@ -49,6 +49,110 @@ extension EndToEnd.FieldFolderTests {
 
     private static let questionOfStatus = "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
 
+    // MARK: Sockets
+
+    /// HAProxy's sessions go on, and a HAProxy that is loaded anew finds fpxd again.
+    @Test(arguments: [["spoa.sock", "ring.sock"], ["."]]) func haproxysSocketsAreRemoved(_ names: [String]) throws {
+        let daemon = try DaemonControl(cap: 10)
+        let haproxy = try HAProxy(agent: daemon.runFolder)
+        let before = try haproxy.open(.stream)
+        let paths = names.map { daemon.runFolder + "/" + $0 }
+        let situation = names == ["."] ? "the run-folder is removed" : "\(names.joined(separator: ", ")) are removed"
+        for path in paths { try FileManager.default.removeItem(atPath: (path as NSString).standardizingPath) }
+        let areBack = eventually(within: 20) {
+            ["spoa.sock", "ring.sock", "control.sock", "fpxd.pid"].allSatisfy {
+                access(daemon.runFolder + "/" + $0, F_OK) == 0
+            }
+        }
+        row("1", situation, "made anew", areBack ? "made anew" : "gone")
+        row(
+            "1", "\(situation): what is told", "an event",
+            try daemon.hasEvent("spoa.sock was removed: a new socket is made") ? "an event" : "nothing")
+        try haproxy.reload()
+        let after = try haproxy.open(.stream)
+        row(
+            "1", "\(situation): sessions before and after it", "inspect, inspect, 2 in use",
+            "\(before.outcome), \(after.outcome), \(try daemon.settledInUse()) in use")
+        for client in [before, after] { client.socket.close() }
+        let areEnded = try eventually { try daemon.figures().inUse == 0 }
+        row("1", "\(situation): both sessions end", "0 in use", areEnded ? "0 in use" : "\(try daemon.figures().inUse) in use")
+        #expect(try daemon.troubles() == [])
+        try daemon.end(by: SIGTERM)
+    }
+
+    /// Whoever is connected goes on to be answered, and others are again.
+    @Test func theControlSocketIsRemoved() throws {
+        let daemon = try DaemonControl()
+        let connection = try RawConnection(daemon.controlSocket)
+        connection.send(Self.questionOfStatus)
+        #expect(connection.receive().flatMap(Answer.init)?.status == 200)
+        for round in 1...3 {
+            unlink(daemon.controlSocket)
+            let (status, output) = try daemon.ask("get", "system", "status")
+            if status != 0 {
+                let advice = "start fpxd, or see whether it runs: pgrep -LF \(daemon.runFolder)/fpxd.pid\n"
+                #expect(output.hasSuffix(advice), "\(output)")
+            }
+            let isBack = try eventually(within: 20) { try daemon.ask("get", "system", "status").status == 0 }
+            row("2", "control.sock is removed, time \(round)", "answers again", isBack ? "answers again" : "silent")
+            connection.send(Self.questionOfStatus)
+            row(
+                "2", "control.sock is removed, time \(round): a connection of before", "200",
+                "\(connection.receive().flatMap(Answer.init)?.status ?? 0)")
+        }
+        #expect(try daemon.hasEvent("control.sock was removed: a new socket is made, and connections go on"))
+        let group = try #require(getgrnam("www-data")).pointee.gr_gid
+        var status = stat()
+        #expect(stat(daemon.controlSocket, &status) == 0 && status.st_mode & 0o777 == 0o660 && status.st_gid == group)
+        try daemon.end(by: SIGTERM)
+        #expect(access(daemon.controlSocket, F_OK) != 0, "what fpxd has made it removes")
+    }
+
+    @Test func aStrangerHasTheControlSocketsName() throws {
+        let daemon = try DaemonControl()
+        unlink(daemon.controlSocket)
+        let stranger = try NotifySocket(SOCK_STREAM, at: daemon.controlSocket)
+        let isBack = try eventually(within: 30) {
+            try daemon.ask("--timeout", "2", "get", "system", "status").status == 0
+        }
+        row("2", "another process listens on control.sock", "answers again", isBack ? "answers again" : "silent")
+        #expect(try daemon.hasEvent("control.sock"))
+        withExtendedLifetime(stranger) {}
+        // What is somebody's is not taken from him where two fpxd may share a folder: it is told, and tried again.
+        let agent = daemon.runFolder + "/spoa.sock"
+        unlink(agent)
+        try Data("mine".utf8).write(to: URL(filePath: agent))
+        let isTold = try eventually(within: 20) {
+            try daemon.troubles().contains { $0.contains("found a file that is no socket") }
+        }
+        row("2", "a file has the name of spoa.sock", "told in the status", isTold ? "told in the status" : "nothing")
+        unlink(agent)
+        let isAnew = try eventually(within: 20) { try daemon.troubles() == [] && access(agent, F_OK) == 0 }
+        row("2", "the file is taken away", "made anew", isAnew ? "made anew" : "gone")
+        try daemon.end(by: SIGTERM)
+    }
+
+    /// The lock of the pid file keeps others out of the run-folder.
+    @Test func thePidFileIsRemoved() throws {
+        let daemon = try DaemonControl()
+        let path = daemon.runFolder + "/fpxd.pid"
+        let id = try #require(daemon.processID)
+        unlink(path)
+        let isBack = eventually(within: 20) { daemon.processID == id }
+        row("3", "fpxd.pid is removed", "made anew", isBack ? "made anew" : "gone")
+        let (status, output) = try run("/usr/bin/pgrep", ["-LF", path])
+        row(
+            "3", "fpxd.pid is removed: pgrep -LF", "\(id)",
+            status == 0 ? output.trimmingCharacters(in: .newlines) : "\(status)")
+        let (second, complaint) = try run(
+            try Programs.path("fpxd"), ["--home", daemon.home, "--segment", daemon.segmentPath + ".second"])
+        let found = complaint.firstMatch(of: /found fpxd running there \(process \d+\)/).map { "\($0.0)" }
+        row(
+            "3", "fpxd.pid is removed: a second fpxd with this run-folder", "1, found fpxd running there (process \(id))",
+            "\(second), \(found ?? complaint)")
+        try daemon.end(by: SIGTERM)
+    }
+
     // MARK: Names and values that are none
 
     @Test func emptyNamesAndUnknownVariables() throws {
