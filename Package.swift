@@ -44,8 +44,10 @@ let package = Package(
         // Floor 2: what the daemon is made of.
         .target(name: "Basics", swiftSettings: toolSettings),
         .target(
-            name: "Licensing", dependencies: ["Basics", .product(name: "JWTKit", package: "jwt-kit")],
-            swiftSettings: toolSettings),
+            name: "Licensing",
+            dependencies: [
+                "Basics", .product(name: "Crypto", package: "swift-crypto"), .product(name: "JWTKit", package: "jwt-kit"),
+            ], swiftSettings: toolSettings),
         .target(
             name: "Settings",
             dependencies: [

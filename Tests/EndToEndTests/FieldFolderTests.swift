@@ -153,6 +153,190 @@ extension EndToEnd.FieldFolderTests {
         try daemon.end(by: SIGTERM)
     }
 
+    // MARK: The unit
+
+    @Test(arguments: ["empty", "junk", "a pipe", "a folder", "1 GB", "a link that leads nowhere"])
+    func theUnitsIDIsSpoilt(_ kind: String) throws {
+        let daemon = try DaemonControl(flags: ["--authority", "https://127.0.0.1:9"])
+        let id = try daemon.unitID()
+        try daemon.end(by: SIGTERM)
+        let path = daemon.stateFolder + "/unit"
+        unlink(path)
+        switch kind {
+        case "empty": try Data().write(to: URL(filePath: path))
+        case "junk": try Data("6B7E\u{0}\n".utf8).write(to: URL(filePath: path))
+        case "a pipe": try #require(mkfifo(path, 0o600) == 0)
+        case "a folder": try #require(mkdir(path, 0o700) == 0)
+        case "1 GB": try #require(try run("/usr/bin/truncate", ["-s", "1G", path]).status == 0)
+        default: try #require(symlink(path + ".none", path) == 0)
+        }
+        var before = stat()
+        try #require(lstat(path, &before) == 0)
+        try daemon.start()
+        var after = stat()
+        row(
+            "4", "the unit's id is \(kind)", "left as it is",
+            lstat(path, &after) == 0 && after.st_ino == before.st_ino && after.st_size == before.st_size
+                ? "left as it is" : "overwritten")
+        let trouble = try daemon.troubles().first { $0.contains("The unit's id: \(path): found ") } ?? "nothing"
+        row(
+            "4", "the unit's id is \(kind): the status", "the authority is not asked",
+            trouble.contains("the authority is not asked") ? "the authority is not asked" : trouble)
+        #expect(try daemon.hasEvent("The unit's id: \(path): found "))
+        let (status, answer) = try daemon.ask("set", "renew_license")
+        #expect(status != 0 && answer.contains("The unit's id: "), "\(answer)")
+        // As it says: without the file the id is the one of the key.
+        try FileManager.default.removeItem(atPath: path)
+        try daemon.end(by: SIGTERM)
+        try daemon.start()
+        row("4", "the unit's id is \(kind), and is removed", id, try daemon.unitID())
+        try daemon.end(by: SIGTERM)
+    }
+
+    @Test func theUnitsIDIsLost() throws {
+        let daemon = try DaemonControl()
+        let id = try daemon.unitID()
+        #expect(try daemon.hasEvent("This is a new unit: \(id)"))
+        try daemon.end(by: SIGTERM)
+        unlink(daemon.stateFolder + "/unit")
+        try daemon.start()
+        row("4", "the unit's id is lost, and its key is there", id, try daemon.unitID())
+        #expect(try daemon.hasEvent("unit \(id) goes on by the id that is derived from unit.key"))
+        try daemon.end(by: SIGTERM)
+        // A key that is lost is another unit's to the authority.
+        unlink(daemon.stateFolder + "/unit.key")
+        try daemon.start()
+        #expect(try daemon.unitID() == id)
+        #expect(try daemon.hasEvent("Unit \(id) has a new key"))
+        try daemon.end(by: SIGTERM)
+        try Data("junk".utf8).write(to: URL(filePath: daemon.stateFolder + "/unit.key"))
+        try daemon.start()
+        #expect(try daemon.troubles().contains { $0.hasPrefix("The unit's key: ") })
+        #expect(daemon.state(["unit.key"])["unit.key"] == Data("junk".utf8))
+        try daemon.end(by: SIGTERM)
+    }
+
+    // MARK: The state folder while fpxd runs
+
+    private static let kept = ["unit", "unit.key", "license.lic", "authority", "clock"]
+
+    @Test func theStateFolderIsRemoved() throws {
+        let authority = try AuthorityControl()
+        let daemon = try DaemonControl(authority: authority)
+        try expectEventually("the first licence") { try daemon.fpx("get", "system", "status").contains("License: Active") }
+        let names = Self.kept.filter { $0 != "clock" } + ["keys/" + (try Self.announcedKey(daemon))]
+        let before = daemon.state(names)
+        #expect(!before.values.contains(Data()))
+        try daemon.removeState()
+        let isBack = eventually(within: 20) {
+            daemon.state(names) == before && daemon.state(["clock"])["clock"] != Data()
+        }
+        row("5", "the state folder is removed", "as it was", isBack ? "as it was" : "not: \(daemon.state(names))")
+        var status = stat()
+        #expect(stat(daemon.stateFolder, &status) == 0 && status.st_mode & 0o777 == 0o750)
+        #expect(try daemon.hasEvent("\(daemon.stateFolder) was removed: "))
+        let trouble = try daemon.troubles().first { $0.contains("was removed: ") }
+        row("5", "the state folder is removed: the status", "told", trouble == nil ? "nothing" : "told")
+        let commit = try daemon.fpx("commit")
+        row("5", "the state folder is removed: commit", "told", commit.contains("was removed: ") ? "told" : commit)
+        #expect(try daemon.troubles() == [])
+        let id = try daemon.unitID()
+        // With what is there again the unit is the same, to itself and to the authority.
+        try daemon.end(by: SIGKILL)
+        try daemon.start()
+        row("5", "the state folder is removed: the unit after a restart", id, try daemon.unitID())
+        let renewed = try daemon.fpx("set", "renew_license")
+        #expect(try daemon.fpx("get", "system", "status").contains("License: Active"), "\(renewed)")
+        #expect(try authority.licenses().count == 1)
+        try daemon.end(by: SIGTERM)
+    }
+
+    private static func announcedKey(_ daemon: DaemonControl) throws -> String {
+        try #require(try FileManager.default.contentsOfDirectory(atPath: daemon.stateFolder + "/keys").first)
+    }
+
+    /// At the moment of the removal a commit may be the first to see it.
+    @Test func aCommitAfterTheRemoval() throws {
+        let daemon = try DaemonControl()
+        try daemon.removeState()
+        let commit = try daemon.fpx("commit")
+        row(
+            "5", "commit right after the state folder is removed", "told",
+            commit.contains("\(daemon.stateFolder) was removed: ") ? "told" : commit)
+        #expect(access(daemon.stateFolder + "/unit.key", F_OK) == 0)
+        try daemon.end(by: SIGTERM)
+    }
+
+    @Test(arguments: ["unit", "unit.key", "license.lic", "authority"]) func aFileOfTheStateIsRemoved(_ name: String) throws {
+        let daemon = try DaemonControl()
+        let before = daemon.state([name])
+        try #require(before[name] != Data())
+        unlink(daemon.stateFolder + "/" + name)
+        let isBack = eventually(within: 20) { daemon.state([name]) == before }
+        row("6", "\(name) is removed from the state folder", "as it was", isBack ? "as it was" : "gone")
+        #expect(try daemon.hasEvent("\(daemon.stateFolder): \(name) removed, and written anew from memory"))
+        try daemon.end(by: SIGTERM)
+    }
+
+    @Test func theStateCannotBeWritten() throws {
+        let daemon = try DaemonControl()
+        let away = daemon.stateFolder + ".away"
+        try #require(rename(daemon.stateFolder, away) == 0)
+        // Nobody can make a folder where a file is.
+        try Data().write(to: URL(filePath: daemon.stateFolder))
+        let isTold = try eventually(within: 20) { try daemon.troubles().contains { $0.contains(daemon.stateFolder) } }
+        row("6", "a file has the place of the state folder", "told in the status", isTold ? "told in the status" : "nothing")
+        unlink(daemon.stateFolder)
+        let isBack = try eventually(within: 20) {
+            try access(daemon.stateFolder + "/unit.key", F_OK) == 0
+                && !daemon.troubles().contains { $0.contains("is not on disk") }
+        }
+        row("6", "the file is taken away", "written anew", isBack ? "written anew" : "\(try daemon.troubles())")
+        try daemon.end(by: SIGTERM)
+    }
+
+    /// What lies in the way is named, and not the system call that failed.
+    @Test(arguments: ["license.lic", "clock"]) func aFolderHasTheNameOfAFile(_ name: String) throws {
+        let daemon = try DaemonControl()
+        try daemon.end(by: SIGTERM)
+        let path = daemon.stateFolder + "/" + name
+        unlink(path)
+        try #require(mkdir(path, 0o700) == 0)
+        try daemon.start()
+        let status = try daemon.fpx("get", "system", "status")
+        let trouble = status.split(separator: "\n").first { $0.contains("is not on disk: ") } ?? "nothing"
+        row(
+            "6", "a folder has the name of \(name)", "\(path): found a folder, expected a regular file",
+            trouble.components(separatedBy: "is not on disk: ").last ?? "")
+        try daemon.end(by: SIGTERM)
+    }
+
+    // MARK: Events
+
+    @Test(arguments: ["a folder", "a pipe", "a link to /dev/full"]) func eventsCannotBeWritten(_ kind: String) throws {
+        let daemon = try DaemonControl()
+        let path = daemon.stateFolder + "/events.jsonl"
+        unlink(path)
+        switch kind {
+        case "a folder": try #require(mkdir(path, 0o700) == 0)
+        case "a pipe": try #require(mkfifo(path, 0o600) == 0)
+        default: try #require(symlink("/dev/full", path) == 0)
+        }
+        _ = try daemon.fpx("config", "system", "global", "set", "session-warning", "71", "end")
+        let isTold = try eventually(within: 20) {
+            try daemon.troubles().contains { $0.hasPrefix("Events are not on disk: \(path): found a ") }
+                && daemon.log.contains("[ERROR] Events are not on disk: ")
+        }
+        row("7", "events.jsonl is \(kind)", "told in log and status", isTold ? "told in log and status" : daemon.log)
+        try FileManager.default.removeItem(atPath: path)
+        let isWritten = eventually(within: 20) {
+            (try? String(contentsOfFile: path, encoding: .utf8))?.contains("session-warning 71") == true
+        }
+        row("7", "events.jsonl was \(kind): events of meanwhile", "written", isWritten ? "written" : "lost")
+        #expect(try daemon.troubles() == [])
+        try daemon.end(by: SIGTERM)
+    }
+
     // MARK: Names and values that are none
 
     @Test func emptyNamesAndUnknownVariables() throws {
