@@ -49,14 +49,13 @@ extension LicenseKeeper {
         for (path, isUnit) in isUnit where isUnit && holding.state.unit[path] == nil {
             holding.state.unit[path] = try? StoredFile.read(path, limit: KeyFile.bytesMax)
         }
-        noteKeys(&holding)
+        // Not each second, for there may be many of them.
+        if FileStamp(configuration.learnedKeys) != holding.state.keysStamp { noteKeys(&holding) }
     }
 
-    private func noteKeys(_ holding: inout Holding) {
+    func noteKeys(_ holding: inout Holding) {
         let folder = configuration.learnedKeys
-        let stamp = FileStamp(folder)
-        if stamp == holding.state.keysStamp { return }
-        holding.state.keysStamp = stamp
+        holding.state.keysStamp = FileStamp(folder)
         holding.state.keys = [:]
         for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] where name.hasSuffix(".pem") {
             let path = folder + "/" + name
@@ -70,7 +69,10 @@ extension LicenseKeeper {
         let isGone = FileIdentity(folder + "/.") != known
         let missing = kept(holding, isGone: isGone).filter { FileIdentity($0.path) == nil }
         compareUnit(&holding)
-        if missing.isEmpty { return noteState(&holding) }
+        if missing.isEmpty {
+            holding.writeWarnings[Self.folderName] = nil
+            return noteState(&holding)
+        }
         let (wasThere, mode) = (FileIdentity(folder + "/.") != nil, holding.state.mode)
         write(Self.folderName, &holding) { () throws(LicensingError) in
             try StoredFile.makeFolder(folder)
@@ -85,9 +87,12 @@ extension LicenseKeeper {
             if holding.writeWarnings[file.what] == nil { written.append(String(file.path.dropFirst(folder.count + 1))) }
         }
         if written.isEmpty { return }
+        let files = written.sorted().joined(separator: ", ")
+        let (was, are) = written.count == 1 ? ("was", "is") : ("were", "are")
         holding.state.news.append(
-            "\(folder)\(wasThere ? "" : " was removed"): \(written.sorted().joined(separator: ", ")) "
-                + "\(wasThere ? "removed, and " : "")written anew from memory")
+            wasThere
+                ? "\(folder): \(files) \(was) removed, and \(are) written anew from memory"
+                : "\(folder) was removed: \(files) \(are) written anew from memory")
         // With something missing still, the folder counts as gone until all is there.
         if written.count == missing.count { noteState(&holding) }
     }
@@ -120,7 +125,8 @@ extension LicenseKeeper {
 
     private static func unitName(_ path: String) -> String { path.hasSuffix(".key") ? "the unit's key" : "the unit's id" }
 
-    /// Somebody may have put another unit's files in the place of ours, or spoilt them: the next start would be that of another unit.
+    /// Somebody may have put another unit's files in the place of ours, or spoilt them: the next start would be that of another
+    /// unit.
     private func compareUnit(_ holding: inout Holding) {
         for (path, bytes) in holding.state.unit where FileIdentity(path) != nil {
             var found = "found another than fpxd has read, expected the same"

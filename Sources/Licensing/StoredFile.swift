@@ -114,6 +114,7 @@ package enum StoredFile {
         if errno == EEXIST {
             var status = stat()
             if stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return }
+            lstat(path, &status)
             throw .damaged(path: path, found: FileKind.name(of: status.st_mode), expected: "a folder")
         }
         let parent = (path as NSString).deletingLastPathComponent

@@ -75,13 +75,14 @@ import Testing
         #expect(names.map { unit.folder.read("var/state/" + $0) } == before)
         #expect(
             keeper.takeNews() == [
-                "\(state) was removed: authority, clock, keys/k2.pem, license.lic, unit, unit.key written anew from memory"
+                "\(state) was removed: authority, clock, keys/k2.pem, license.lic, unit, unit.key are written anew from "
+                    + "memory"
             ])
         #expect(keeper.status().warnings == [])
         for name in names.dropLast() {
             try unit.folder.remove("var/state/" + name)
             keeper.restoreState()
-            #expect(keeper.takeNews() == ["\(state): \(name) removed, and written anew from memory"])
+            #expect(keeper.takeNews() == ["\(state): \(name) was removed, and is written anew from memory"])
         }
         // Whom a person does not trust any more stays away.
         try unit.folder.remove("var/state/keys/k2.pem")
@@ -91,6 +92,20 @@ import Testing
         keeper.restoreState()
         #expect(unit.folder.read("var/state/keys/k2.pem") == nil)
         #expect(names.dropLast().map { unit.folder.read("var/state/" + $0) } == before.dropLast())
+    }
+
+    @Test func aStolenKeyDoesNotComeBack() async throws {
+        let unit = try Unit(hasAuthority: true)
+        _ = load(unit)
+        let stolen = try SigningKey(id: "k2")
+        try FileManager.default.createDirectory(atPath: unit.configuration.learnedKeys, withIntermediateDirectories: true)
+        try unit.folder.write(
+            "vouched for by k1 \(unit.key.publicText)\n\(stolen.publicPEM)", "var/state/keys/k2.pem")
+        let (keeper, _) = await unit.load()
+        try keeper.distrust(Voucher(id: "k2", key: stolen.publicText))
+        try unit.folder.remove("var")
+        keeper.restoreState()
+        #expect(unit.folder.read("var/state/unit") != nil && unit.folder.read("var/state/keys/k2.pem") == nil)
     }
 
     /// Removing the witness is what a person does after the clock ran far ahead; removing the folder is not.
@@ -138,6 +153,12 @@ import Testing
         let expected = LicensingError.damaged(path: path, found: "a folder", expected: "a regular file")
         #expect(throws: expected) { try StoredFile.write([1], to: path) }
         #expect(throws: expected) { try StoredFile.replace([1], at: path, mode: 0o600) }
+        let link = folder.path + "/link"
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: path + "/none")
+        #expect(throws: LicensingError.damaged(path: link, found: "a link", expected: "a folder")) {
+            try StoredFile.makeFolder(link)
+        }
+        try folder.remove("link")
         #expect(folder.names == ["file"])
     }
 }
