@@ -28,9 +28,10 @@ package struct FileIdentity: Equatable, Sendable {
     }
 
     /// Nil: there is nothing of that name, or nothing that may be looked at.
-    package init?(_ path: String) {
+    /// - Parameter followsLinks: whether a link counts as the file that it leads to.
+    package init?(_ path: String, followsLinks: Bool = false) {
         var status = stat()
-        guard lstat(path, &status) == 0 else { return nil }
+        guard (followsLinks ? stat(path, &status) : lstat(path, &status)) == 0 else { return nil }
         self.init(status)
     }
 

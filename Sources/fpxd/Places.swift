@@ -56,7 +56,7 @@ final class Places: Sendable {
             try Self.makeFolder((path as NSString).deletingLastPathComponent, mode: 0o750, group: group)
         }
         return try lock.withLock { lock throws(DaemonError) in
-            if FileIdentity(processFile) == FileIdentity(descriptor: lock) { return false }
+            if FileIdentity(processFile, followsLinks: true) == FileIdentity(descriptor: lock) { return false }
             let new = try Self.lock(processFile, waits: false)
             close(lock)
             lock = new
@@ -74,7 +74,11 @@ final class Places: Sendable {
 
     /// A folder that is there stays as it is.
     private static func makeFolder(_ path: String, mode: mode_t, group: gid_t?) throws(DaemonError) {
-        if access(path, F_OK) == 0 { return }
+        var status = stat()
+        if stat(path, &status) == 0 {
+            if status.st_mode & S_IFMT == S_IFDIR { return }
+            throw .foreign(path: path, found: FileKind.name(of: status.st_mode), expected: "a folder")
+        }
         let parent = (path as NSString).deletingLastPathComponent
         if parent != path, !parent.isEmpty { try makeFolder(parent, mode: 0o755, group: nil) }
         if mkdir(path, mode) != 0, errno != EEXIST { throw .system(call: "mkdir", path: path, code: errno) }
@@ -166,8 +170,8 @@ final class Places: Sendable {
         return descriptor
     }
 
-    /// Whether the process that has what this one wants may be on its way out: for a second, and for longer if it has died already: a
-    /// busy host takes its time to clear away.
+    /// Whether the process that has what this one wants may be on its way out: for a second, and for longer if it has died
+    /// already: a busy host takes its time to clear away.
     private static func mayEnd(_ process: Int, since start: ContinuousClock.Instant) -> Bool {
         let waited = ContinuousClock.now - start
         if waited < .seconds(1) { return true }
@@ -250,8 +254,8 @@ final class Places: Sendable {
         }
     }
 
-    /// Segments that have lost this name and that processes of this host still use: an earlier daemon has replaced them, or somebody
-    /// has removed the file while there was none.
+    /// Segments that have lost this name and that processes of this host still use: an earlier daemon has replaced them, or
+    /// somebody has removed the file while there was none.
     ///
     /// - Parameter note: told what is there.
     func attachFormer(besides current: Segment, note: (String) -> Void) -> [FoundSegment] {

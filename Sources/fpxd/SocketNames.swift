@@ -1,7 +1,8 @@
 // SocketNames: the names by which others find fpxd: the run-folder, the pid file in it, and the sockets.
 //
-// Somebody may remove them, or put something else in their place, while fpxd runs. So they are looked at each second, and what is gone
-// is made anew. Whoever holds the lock of the pid file owns the names in the run-folder: without it nothing is made there.
+// Somebody may remove them, or put something else in their place, while fpxd runs. So they are looked at each second, and what
+// is gone is made anew. Whoever holds the lock of the pid file owns the names in the run-folder: without it nothing is made
+// there.
 
 import Basics
 import Foundation
@@ -23,15 +24,20 @@ final class SocketNames: Sendable {
     var trouble: [String] { troubles.withLock { $0.sorted { $0.key < $1.key }.map(\.value) } }
 
     /// Looks at run-folder and pid file, and makes anew what is gone. Each second.
-    func look() {
+    ///
+    /// - Returns: whether they are ours.
+    @discardableResult
+    func look() -> Bool {
         let path = places.processFile
         // Before it is made: afterwards it cannot be told what was wrong.
         let fault = Self.fault(of: path)
         do {
             if try places.holdRunFolder() { note(.warning, "\(fault): it is made anew") }
             troubles.withLock { $0[path] = nil }
+            return true
         } catch {
             tell("\(fault), and it cannot be made anew: \(error)", of: path)
+            return false
         }
     }
 
@@ -40,8 +46,8 @@ final class SocketNames: Sendable {
     /// - Parameter make: makes it, and listens.
     func restore(_ path: String, _ make: () async throws -> Void) async {
         let fault = Self.fault(of: path)
+        guard look() else { return }
         do {
-            _ = try places.holdRunFolder()
             try await make()
             troubles.withLock { $0[path] = nil }
             note(.warning, "\(fault): a new socket is made, and connections go on")
