@@ -4,7 +4,8 @@
 // WebForm. Root and the daemon's own user always get in.
 //
 // Each second the server looks whether its socket still has its name. Where it has lost it another listener is made, which
-// answers with the same router under the same limits; the one before takes no connection any more and ends with those that it has.
+// answers with the same router under the same limits; the one before takes no connection any more and ends with those that it
+// has.
 
 import Basics
 import ControlAPI

@@ -1,8 +1,8 @@
 // The unit's id and key: what an authority knows a unit by, through all that changes in its hardware.
 //
-// Both lie in the state folder. The id of a new unit is derived from its key, so that it can be found again where only the file of the
-// id is lost; units of before have one that was drawn at random. What lies there and cannot be read is never replaced, and never
-// guessed either: a unit that asked under another id would take another unit's place in its subscription.
+// Both lie in the state folder. The id of a new unit is derived from its key, so that it can be found again where only the file
+// of the id is lost; units of before have one that was drawn at random. What lies there and cannot be read is never replaced,
+// and never guessed either: a unit that asked under another id would take another unit's place in its subscription.
 
 import Basics
 import Crypto
@@ -30,15 +30,15 @@ package struct UnitIdentity: Sendable {
             (unit.key, isNewKey) = try UnitKey.load(stateFolder: stateFolder)
         } catch {
             unit.trouble.append(
-                "The unit's key: \(error): no licence that names it is in force, and no seats are shared; put it right and restart "
-                    + "fpxd")
+                "The unit's key: \(error): no licence that names it is in force, and no seats are shared; put it right and "
+                    + "restart fpxd")
         }
         do throws(LicensingError) {
             unit.id = try readID(stateFolder)
         } catch {
             unit.trouble.append(
-                "The unit's id: \(error): the authority is not asked; put the file right, or remove it for the id that is derived "
-                    + "from unit.key, and restart fpxd")
+                "The unit's id: \(error): the authority is not asked; put the file right, or remove it for the id that is "
+                    + "derived from unit.key, and restart fpxd")
             return unit
         }
         if let id = unit.id {
@@ -61,8 +61,8 @@ package struct UnitIdentity: Sendable {
         news.append(
             isNew
                 ? "This is a new unit: \(id)"
-                : "\(Self.file(stateFolder)) is lost: unit \(id) goes on by the id that is derived from unit.key; if it had another "
-                    + "one, put that back and restart fpxd")
+                : "\(Self.file(stateFolder)) is lost: unit \(id) goes on by the id that is derived from unit.key; if it had "
+                    + "another one, put that back and restart fpxd")
         do throws(LicensingError) {
             try StoredFile.replace(Self.bytes(id), at: Self.file(stateFolder), mode: 0o600)
         } catch {

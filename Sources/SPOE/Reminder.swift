@@ -14,7 +14,8 @@ final class Reminder: Sendable {
     private let states = Mutex<[String: State]>([:])
 
     /// - Parameter kind: of which lines it is one.
-    /// - Returns: how many lines of the kind there were since the last that was told, this one with it; nil: it is not to be told.
+    /// - Returns: how many lines of the kind there were since the last that was told, this one with it; nil: it is not to be
+    ///   told.
     func count(_ kind: String, now: ContinuousClock.Instant = .now) -> Int? {
         states.withLock { states in
             if states[kind] == nil, states.count >= Self.kindsMax { states = [:] }

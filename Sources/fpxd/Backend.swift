@@ -208,7 +208,7 @@ extension Daemon: ControlBackend {
         }
         if id == "unknown" {
             let count = sessions.clearUnknown()
-            events.note(.warning, .hook, "\(count) sessions of unknown proxies cleared by \(user)")
+            events.note(.warning, .hook, "\(count) sessions of unknown proxies cleared by \(user)", isAct: true)
             return SessionsCleared(cleared: count)
         }
         guard let handle = SessionHandle(id: id) else {

@@ -322,7 +322,7 @@ extension Daemon {
     /// may be gone too.
     private func tellOfState() {
         let news = keeper.takeNews()
-        state.withLock { $0.restored += news }
+        state.withLock { state in state.restored += news.filter { !state.restored.contains($0) } }
         for line in news { events.note(.error, .license, line) }
     }
 
@@ -330,7 +330,7 @@ extension Daemon {
     var troubles: [String] {
         let (license, restored) = state.withLock { ($0.license, $0.restored) }
         return unit.trouble + license.warnings.filter { $0 != license.summary.reason } + restored + names.trouble
-            + (events.trouble.map { [$0] } ?? [])
+            + [host.trouble, journal.trouble, events.trouble].compactMap { $0 }
     }
 
     private func noteBandwidth() {

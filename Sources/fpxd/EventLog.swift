@@ -1,10 +1,11 @@
 // EventLog: what happened, for people: the last thousand in memory, all of them in a file of JSON lines, and as log lines.
 //
-// What happens again and again is told once a minute: the same line within a minute of the last time that it was written is counted, and
-// a line with the number follows when the minute is over. So a thing that comes and goes many times a second buries nothing else.
+// What happens again and again is told once a minute: the same line within a minute of the last time that it was written is
+// counted, and a line with the number follows when the minute is over. So a thing that comes and goes many times a second
+// buries nothing else.
 //
-// Where the file cannot be written (a full disk, something else in its place) the log and the status say so once; its lines wait, and
-// are tried again each second.
+// Where the file cannot be written (a full disk, something else in its place) the log and the status say so once; its lines
+// wait, and are tried again each second.
 
 import Basics
 import ControlAPI
@@ -233,10 +234,14 @@ private final class EventFile: Sendable {
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             throw Refusal(reason: "\(path): found \(FileKind.name(of: status.st_mode)), expected a regular file")
         }
-        // A crash or a full disk can have cut the line before short.
+        // A crash can have cut the line before short.
         var last = UInt8(ascii: "\n")
         if status.st_size > 0 { pread(descriptor, &last, 1, status.st_size - 1) }
         if last != UInt8(ascii: "\n") { line.insert(UInt8(ascii: "\n"), at: 0) }
-        guard Descriptor.write(line, to: descriptor) else { throw refusal("write", path) }
+        if Descriptor.write(line, to: descriptor) { return }
+        let refused = refusal("write", path)
+        // What a full disk took of it would stand before the whole line.
+        ftruncate(descriptor, status.st_size)
+        throw refused
     }
 }

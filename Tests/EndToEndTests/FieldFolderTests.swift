@@ -1,5 +1,5 @@
-// What happens to fpxd's folders: sockets, run-folder and state that are removed, spoilt or exchanged, while it runs and while it
-// does not.
+// What happens to fpxd's folders: sockets, run-folder and state that are removed, spoilt or exchanged, while it runs and while
+// it does not.
 
 import Foundation
 import TestSupport
@@ -68,6 +68,7 @@ extension EndToEnd.FieldFolderTests {
         row(
             "1", "\(situation): what is told", "an event",
             try daemon.hasEvent("spoa.sock was removed: a new socket is made") ? "an event" : "nothing")
+        if names == ["."] { #expect(try daemon.hasEvent("fpxd.pid was removed: it is made anew")) }
         try haproxy.reload()
         let after = try haproxy.open(.stream)
         row(
@@ -150,6 +151,34 @@ extension EndToEnd.FieldFolderTests {
         row(
             "3", "fpxd.pid is removed: a second fpxd with this run-folder", "1, found fpxd running there (process \(id))",
             "\(second), \(found ?? complaint)")
+        try daemon.end(by: SIGTERM)
+    }
+
+    /// Who puts a link there has the lock in another place, and a file in the place of the folder can be taken away again.
+    @Test func somethingElseInTheRunFoldersPlace() throws {
+        let daemon = try DaemonControl()
+        let path = daemon.runFolder + "/fpxd.pid"
+        unlink(path)
+        try #require(symlink(daemon.home + "/elsewhere.pid", path) == 0)
+        #expect(try daemon.hasEvent("another file has the name \(path): it is made anew"))
+        // At the second look it is its own.
+        sleep(2)
+        let (status, output) = try run("/usr/bin/pgrep", ["-LF", path])
+        let found = status == 0 ? Int32(output.trimmingCharacters(in: .newlines)) : nil
+        row(
+            "3", "fpxd.pid is a link", "locked by fpxd, no trouble",
+            "\(found == daemon.processID ? "locked by fpxd" : output), "
+                + (try daemon.troubles().isEmpty ? "no trouble" : "trouble"))
+        try FileManager.default.removeItem(atPath: daemon.runFolder)
+        try Data().write(to: URL(filePath: daemon.runFolder))
+        let sentence = "\(daemon.runFolder): found a file, expected a folder"
+        let isTold = eventually(within: 20) { daemon.log.contains(sentence) }
+        row("3", "a file has the place of the run-folder", "told in the log", isTold ? "told in the log" : daemon.log)
+        unlink(daemon.runFolder)
+        let isBack = try eventually(within: 20) {
+            try daemon.ask("get", "system", "status").status == 0 && daemon.troubles() == []
+        }
+        row("3", "the file is taken away", "answers again", isBack ? "answers again" : "silent")
         try daemon.end(by: SIGTERM)
     }
 
@@ -274,7 +303,7 @@ extension EndToEnd.FieldFolderTests {
         unlink(daemon.stateFolder + "/" + name)
         let isBack = eventually(within: 20) { daemon.state([name]) == before }
         row("6", "\(name) is removed from the state folder", "as it was", isBack ? "as it was" : "gone")
-        #expect(try daemon.hasEvent("\(daemon.stateFolder): \(name) removed, and written anew from memory"))
+        #expect(try daemon.hasEvent("\(daemon.stateFolder): \(name) was removed, and is written anew from memory"))
         try daemon.end(by: SIGTERM)
     }
 
@@ -337,6 +366,36 @@ extension EndToEnd.FieldFolderTests {
         try daemon.end(by: SIGTERM)
     }
 
+    /// Each event is there once and whole when there is room again, also the one that the disk took a part of.
+    @Test(.enabled(if: TemporaryFileSystem.isPermitted, "mounting takes root")) func eventsOnAFullDisk() throws {
+        let daemon = try DaemonControl()
+        try daemon.end(by: SIGTERM)
+        let disk = try TemporaryFileSystem(bytes: 64 << 10)
+        try FileManager.default.removeItem(atPath: daemon.stateFolder)
+        try FileManager.default.createSymbolicLink(atPath: daemon.stateFolder, withDestinationPath: disk.path)
+        try daemon.start()
+        try disk.fill()
+        for percent in 11...70 {
+            _ = try daemon.fpx("config", "system", "global", "set", "session-warning", "\(percent)", "end")
+        }
+        let path = daemon.stateFolder + "/events.jsonl"
+        let trouble = "Events are not on disk: \(path): write failed: No space left on device"
+        let isTold = try eventually(within: 20) { try daemon.troubles().contains(trouble) }
+        row("7", "the disk of the events is full", "told in the status", isTold ? "told in the status" : "nothing")
+        disk.makeRoom()
+        let isOver = try eventually(within: 20) { try !daemon.troubles().contains(trouble) }
+        #expect(isOver && daemon.log.components(separatedBy: trouble).count == 2, "told once")
+        struct Event: Decodable { var message: String }
+        let lines = try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")
+        let messages = lines.compactMap { try? JSONDecoder().decode(Event.self, from: Data($0.utf8)).message }
+        let there = (11...70).count { percent in messages.count { $0.hasPrefix("set session-warning \(percent),") } == 1 }
+        row(
+            "7", "the disk of the events has room again: events of meanwhile", "60 of 60, each line whole",
+            "\(there) of 60, "
+                + (messages.count == lines.count ? "each line whole" : "\(lines.count - messages.count) broken lines"))
+        try daemon.end(by: SIGTERM)
+    }
+
     // MARK: Names and values that are none
 
     @Test func emptyNamesAndUnknownVariables() throws {
@@ -352,8 +411,8 @@ extension EndToEnd.FieldFolderTests {
         }
         let (status, output) = try run("/bin/sh", ["-c", "FPX_LOGLEVEL=debug \(fpxd) -t --home \(folder.path)"])
         let expected =
-            "environment variable FPX_LOGLEVEL: found none of that name, expected one of a setting, so it is ignored; did you mean "
-            + "FPX_LOG_LEVEL?"
+            "environment variable FPX_LOGLEVEL: found none of that name, expected one of a setting, so it is ignored; did you "
+            + "mean FPX_LOG_LEVEL?"
         row("8", "FPX_LOGLEVEL=debug", "0, told", "\(status), \(output.contains("[WARNING] " + expected) ? "told" : output)")
     }
 

@@ -202,8 +202,8 @@ extension EndToEnd {
                 return manager.receive(within: seconds)
             }
             #expect(heard(within: 5) == "WATCHDOG=1")
-            // Somebody who takes connections and answers nothing, in place of the control socket. Mounted, for fpxd would take the
-            // place of any other.
+            // Somebody who takes connections and answers nothing, in place of the control socket. Mounted, for fpxd would take
+            // the place of any other.
             let mute = try NotifySocket(SOCK_STREAM, at: daemon.runFolder + "/mute.sock")
             let mount = ["--bind", mute.path, daemon.controlSocket]
             try #require(try run("/bin/mount", mount).status == 0)

@@ -160,8 +160,8 @@ import Testing
         ])
         #expect(
             sentences == [
-                "environment variable FPX_LOGLEVEL: found none of that name, expected one of a setting, so it is ignored; did you "
-                    + "mean FPX_LOG_LEVEL?",
+                "environment variable FPX_LOGLEVEL: found none of that name, expected one of a setting, so it is ignored; did "
+                    + "you mean FPX_LOG_LEVEL?",
                 "environment variable FPX_X: found none of that name, expected one of a setting, so it is ignored",
             ])
     }
