@@ -105,8 +105,8 @@ struct HAProxyAgent: Service {
     /// HAProxy connects to a path whenever it likes.
     private func keepNames() async {
         while (try? await Task.sleep(for: .seconds(1))) != nil {
-            if !agent.hasItsName { await names.restore(sockets.agent, startAgent) }
-            if !ends.hasItsName { await names.restore(sockets.ring, startEnds) }
+            await names.keep(sockets.agent, isThere: agent.hasItsName, startAgent)
+            await names.keep(sockets.ring, isThere: ends.hasItsName, startEnds)
         }
     }
 

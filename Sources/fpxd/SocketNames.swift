@@ -41,6 +41,11 @@ final class SocketNames: Sendable {
         }
     }
 
+    /// As `restore`, unless the path leads to the socket: what was wrong with it somebody has put right.
+    func keep(_ path: String, isThere: Bool, _ make: () async throws -> Void) async {
+        if isThere { troubles.withLock { $0[path] = nil } } else { await restore(path, make) }
+    }
+
     /// Has a socket made anew whose path leads to it no more.
     ///
     /// - Parameter make: makes it, and listens.

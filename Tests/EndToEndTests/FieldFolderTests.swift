@@ -130,6 +130,13 @@ extension EndToEnd.FieldFolderTests {
         unlink(agent)
         let isAnew = try eventually(within: 20) { try daemon.troubles() == [] && access(agent, F_OK) == 0 }
         row("2", "the file is taken away", "made anew", isAnew ? "made anew" : "gone")
+        // Or somebody puts back what he has moved away.
+        try Data("mine".utf8).write(to: URL(filePath: agent + ".mine"))
+        try #require(rename(agent, agent + ".away") == 0 && rename(agent + ".mine", agent) == 0)
+        #expect(try eventually(within: 20) { try !daemon.troubles().isEmpty })
+        try #require(rename(agent + ".away", agent) == 0)
+        let isOver = try eventually(within: 20) { try daemon.troubles().isEmpty }
+        row("2", "spoa.sock is put back", "no trouble", isOver ? "no trouble" : "\(try daemon.troubles())")
         try daemon.end(by: SIGTERM)
     }
 
