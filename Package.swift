@@ -44,8 +44,10 @@ let package = Package(
         // Floor 2: what the daemon is made of.
         .target(name: "Basics", swiftSettings: toolSettings),
         .target(
-            name: "Licensing", dependencies: ["Basics", .product(name: "JWTKit", package: "jwt-kit")],
-            swiftSettings: toolSettings),
+            name: "Licensing",
+            dependencies: [
+                "Basics", .product(name: "Crypto", package: "swift-crypto"), .product(name: "JWTKit", package: "jwt-kit"),
+            ], swiftSettings: toolSettings),
         .target(
             name: "Settings",
             dependencies: [
@@ -56,7 +58,7 @@ let package = Package(
         .target(
             name: "SPOE",
             dependencies: [
-                "KeyedSessions", .product(name: "NIOCore", package: "swift-nio"),
+                "Basics", "KeyedSessions", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: settings),
         .target(name: "ControlAPI", dependencies: ["Basics", "SeatSharing"], swiftSettings: settings),
@@ -82,7 +84,7 @@ let package = Package(
         .target(
             name: "ControlPlane",
             dependencies: [
-                "ControlAPI", "WebAPI", .product(name: "Hummingbird", package: "hummingbird"),
+                "Basics", "ControlAPI", "WebAPI", .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"), .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

@@ -1,7 +1,6 @@
 // Licences and hardware, as a person sees and changes them.
 
 import ControlAPI
-import Crypto
 import Foundation
 import GRDB
 import Licensing
@@ -209,20 +208,12 @@ extension AuthorityStore {
 
     /// The id of a unit that has told none: a UUID (version 8, RFC 9562) from all its data.
     static func unitID(of machine: Hardware) -> String {
-        if !machine.unitKey.isEmpty { return uuid(of: machine.unitKey) }
+        if !machine.unitKey.isEmpty { return UnitIdentity.id(of: machine.unitKey) }
         let data = [
             machine.cpuModel, String(machine.logicalCPUsNumber), String(machine.totalMemorySize),
             machine.addressesIPv4.joined(separator: ","), machine.hostname,
         ].joined(separator: "\n")
-        return uuid(of: data)
-    }
-
-    private static func uuid(of data: String) -> String {
-        var bytes = Array(SHA256.hash(data: Data(data.utf8)).prefix(16))
-        bytes[6] = bytes[6] & 0x0F | 0x80
-        bytes[8] = bytes[8] & 0x3F | 0x80
-        let digits = Array(bytes.hexadecimal)
-        return [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { String(digits[$0]) }.joined(separator: "-")
+        return UnitIdentity.id(of: data)
     }
 }
 

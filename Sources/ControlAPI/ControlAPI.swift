@@ -72,9 +72,12 @@ public struct SystemStatus: Codable, Equatable, Sendable {
     public var mode: String
     /// Nil: none is set.
     public var authority: AuthorityContact?
+    /// What a person must look at, a sentence each; nil: nothing.
+    public var troubles: [String]?
     public init(
         version: String, build: String, date: String, tag: String, license: LicenseSummary, processId: Int, startedAt: Date,
-        uptimeSeconds: Int, segment: String, configurationFile: String?, mode: String, authority: AuthorityContact? = nil
+        uptimeSeconds: Int, segment: String, configurationFile: String?, mode: String, authority: AuthorityContact? = nil,
+        troubles: [String]? = nil
     ) {
         self.version = version
         self.build = build
@@ -88,6 +91,7 @@ public struct SystemStatus: Codable, Equatable, Sendable {
         self.configurationFile = configurationFile
         self.mode = mode
         self.authority = authority
+        self.troubles = troubles
     }
 }
 

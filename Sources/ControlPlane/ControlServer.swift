@@ -2,16 +2,22 @@
 //
 // Limits, all of them against a client that is slow, broken or hostile: 512 connections, 64 of them of one user, and those of
 // WebForm. Root and the daemon's own user always get in.
+//
+// Each second the server looks whether its socket still has its name. Where it has lost it another listener is made, which
+// answers with the same router under the same limits; the one before takes no connection any more and ends with those that it
+// has.
 
+import Basics
 import ControlAPI
 import Foundation
 import HTTPTypes
 import Hummingbird
 import HummingbirdCore
-import NIOCore
-import WebAPI
 import Logging
+import NIOCore
 public import ServiceLifecycle
+import Synchronization
+import WebAPI
 
 /// The control plane as a service: serves until it is shut down gracefully.
 public struct ControlServer: Service {
@@ -23,14 +29,20 @@ public struct ControlServer: Service {
     private let access: AccessRule
     private let version: String
     private let logger: Logger
-    private let ready: @Sendable () -> Void
+    private let ready: @Sendable (_ isFirst: Bool) -> Void
+    private let lost: @Sendable (_ make: () async throws -> Void) async -> Void
+    private let listener = Listener()
 
     /// - Parameters:
     ///   - path: where the socket is made. What is there already is removed: the caller has made sure that nobody serves it.
-    ///   - ready: called when connections are accepted; it may set the socket's owner and mode.
+    ///   - ready: called when connections are accepted, for the first time or on a socket that was made anew; it may set the
+    ///     socket's owner and mode.
+    ///   - lost: called when the path does not lead to the socket any more, each second until it does: it is to have the socket
+    ///     made anew.
     package init(
         path: String, backend: any ControlBackend, access: AccessRule, version: String, logger: Logger,
-        ready: @escaping @Sendable () -> Void
+        ready: @escaping @Sendable (_ isFirst: Bool) -> Void,
+        lost: @escaping @Sendable (_ make: () async throws -> Void) async -> Void
     ) {
         self.path = path
         self.backend = backend
@@ -38,20 +50,72 @@ public struct ControlServer: Service {
         self.version = version
         self.logger = logger
         self.ready = ready
+        self.lost = lost
+    }
+
+    private struct NameTaken: Error, CustomStringConvertible {
+        let path: String
+        var description: String { "\(path): found something that cannot be removed, expected nothing of that name" }
     }
 
     public func run() async throws {
+        let server = WebForm.http1(limits: limits())
+        let responder = try router().buildResponder()
+        defer { if listener.hasName(path) { unlink(path) } }
+        try await withThrowingDiscardingTaskGroup { group in
+            group.addTask { try await serve(responder, server) { ready(true) } }
+            while await Self.isSecondLater(), !group.isCancelled {
+                if listener.hasName(path) { continue }
+                await lost {
+                    await listener.close()
+                    try await withCheckedThrowingContinuation { continuation in
+                        let outcome = Outcome(continuation)
+                        group.addTask {
+                            do {
+                                try await serve(responder, server) {
+                                    ready(false)
+                                    outcome.succeed()
+                                }
+                                outcome.succeed()
+                            } catch {
+                                // One that has listened and ends by itself ends the server, as the first one does.
+                                if !outcome.fail(error) { throw error }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Listens under the path until a graceful shutdown, or until another one does and the connections have ended.
+    private func serve(
+        _ responder: some HTTPResponder<Context>, _ server: HTTPServerBuilder, ready: @escaping @Sendable () -> Void
+    ) async throws {
         unlink(path)
+        if FileIdentity(path) != nil { throw NameTaken(path: path) }
         var quiet = logger
         quiet.logLevel = .warning
+        let ours = Mutex<(any Channel)?>(nil)
         let application = Application(
-            router: try router(),
-            server: WebForm.http1(limits: limits()),
+            responder: responder, server: server,
             configuration: .init(address: .unixDomainSocket(path: path), serverName: "fpxd"),
-            onServerRunning: { [ready] _ in ready() },
-            logger: quiet)
-        defer { unlink(path) }
-        try await application.run()
+            onServerRunning: { [listener, path] channel in
+                ours.withLock { $0 = channel }
+                listener.begin(channel, FileIdentity(path))
+                ready()
+            }, logger: quiet)
+        do {
+            try await application.run()
+        } catch let error as ServiceGroupError where error.errorCode == .serviceFinishedUnexpectedly {
+            // That of one that was closed for another is no surprise.
+            if listener.ended(ours.withLock { $0 }) { throw error }
+        }
+    }
+
+    /// False: a graceful shutdown has begun meanwhile.
+    private static func isSecondLater() async -> Bool {
+        await cancelWhenGracefulShutdown { (try? await Task.sleep(for: .seconds(1))) != nil }
     }
 
     private func limits() -> ConnectionLimits {
@@ -120,6 +184,61 @@ public struct ControlServer: Service {
         // Read also where none is expected: what is left unread would be taken for the next request.
         asked.body = try await WebForm.body(of: request)
         return asked
+    }
+}
+
+/// Who listens on the socket now.
+private final class Listener: Sendable {
+    private struct State {
+        var channel: (any Channel)?
+        var socket: FileIdentity?
+        var isClosed = false
+    }
+
+    private let state = Mutex(State())
+
+    func begin(_ channel: any Channel, _ socket: FileIdentity?) {
+        state.withLock { $0 = State(channel: channel, socket: socket) }
+    }
+
+    /// Whether a path leads to the socket. So it does until somebody listens for the first time.
+    func hasName(_ path: String) -> Bool {
+        state.withLock { !$0.isClosed && ($0.channel == nil || $0.socket == FileIdentity(path)) }
+    }
+
+    /// Whether its end is one that nobody has asked for.
+    func ended(_ channel: (any Channel)?) -> Bool { state.withLock { !$0.isClosed && $0.channel === channel } }
+
+    /// No connection is taken any more; those that are there go on. NIO removes any socket that has the name by then.
+    func close() async {
+        let channel = state.withLock { state in
+            state.isClosed = true
+            return state.channel
+        }
+        try? await channel?.close()
+    }
+}
+
+/// What somebody waits for, told once.
+private final class Outcome: Sendable {
+    private let waiting: Mutex<CheckedContinuation<Void, any Error>?>
+
+    init(_ continuation: CheckedContinuation<Void, any Error>) { waiting = Mutex(continuation) }
+
+    func succeed() { take()?.resume() }
+
+    /// - Returns: whether it was still waited for.
+    func fail(_ error: any Error) -> Bool {
+        guard let waiting = take() else { return false }
+        waiting.resume(throwing: error)
+        return true
+    }
+
+    private func take() -> CheckedContinuation<Void, any Error>? {
+        waiting.withLock { waiting in
+            defer { waiting = nil }
+            return waiting
+        }
     }
 }
 

@@ -33,6 +33,8 @@ extension LicenseKeeper {
             }
         }
         try LearnedKeys(folder: configuration.learnedKeys).forget(stolen: stolen.key)
+        // So that it cannot come back from memory.
+        holding.withLock { noteKeys(&$0) }
         let left = trustedKeys()
         if let id = left.ids.first(where: { left[$0]?.text == stolen.key }) {
             throw .key(path: id, found: "a key that still counts", expected: "none" + Self.byHand)

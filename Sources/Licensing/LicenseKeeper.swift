@@ -8,6 +8,8 @@
 //     the file is refused or does not hold, the copy does    the copy, with a warning
 //     neither holds                                      nothing: the state of the file
 //
+// What it has written is looked at each second, and written anew where it is gone (LicenseKeeper+State).
+//
 // Locks: `commits` puts commits in a row; `holding` is held for moments, and while the copy or the witness is written (once a
 // minute). A crash at any point leaves whole files (StoredFile), and the judgement above needs nothing else.
 
@@ -82,10 +84,11 @@ package final class LicenseKeeper: Sendable {
         var commitWarnings: [String] = []
         /// What cannot be written; an entry goes when the next write succeeds.
         var writeWarnings: [String: String] = [:]
+        var state = State()
     }
 
-    private static let copyName = "the last good copy"
-    private static let witnessName = "the clock witness"
+    static let copyName = "the last good copy"
+    static let witnessName = "the clock witness"
 
     package let configuration: LicenseConfiguration
     private let readHardware: @Sendable () throws(LicensingError) -> Hardware
@@ -156,6 +159,7 @@ package final class LicenseKeeper: Sendable {
         var warnings: [String] = []
         func note(_ error: LicensingError) { warnings.append(error.description) }
 
+        restoreState()
         do { try StoredFile.makeFolder(configuration.stateFolder) } catch { note(error) }
         var hardware: Hardware?
         do { hardware = try readHardware() } catch { note(error) }
@@ -197,6 +201,7 @@ package final class LicenseKeeper: Sendable {
             }
             holding.commitWarnings = warnings
             holding.witnessWritten = 0
+            noteState(&holding)
             let judgement = judge(&holding)
             return CommitReport(status: judgement.status, refused: judgement.refused)
         }

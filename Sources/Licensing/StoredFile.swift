@@ -52,8 +52,9 @@ package enum StoredFile {
     /// Puts a file in place as one step; what was there before is `previous(of:)` afterwards.
     ///
     /// Returns when the bytes and the names are on disk. When it throws, the file in place is the old one.
-    /// - Throws: `system`.
+    /// - Throws: `system`, `damaged` where a folder has one of the names.
     package static func write(_ bytes: [UInt8], to path: String, mode: mode_t = 0o600) throws(LicensingError) {
+        for path in [path, previous(of: path)] { try checkIsNoFolder(path) }
         try writeTemporary(bytes, path: path, mode: mode)
         do {
             try keepPrevious(of: path)
@@ -66,6 +67,7 @@ package enum StoredFile {
 
     /// As `write`, keeping nothing: for files that no one goes back to.
     package static func replace(_ bytes: [UInt8], at path: String, mode: mode_t) throws(LicensingError) {
+        try checkIsNoFolder(path)
         try writeTemporary(bytes, path: path, mode: mode)
         do { try move(temporary(of: path), to: path) } catch {
             unlink(temporary(of: path))
@@ -106,14 +108,26 @@ package enum StoredFile {
     }
 
     /// Makes a folder for one owner, with those above it, unless it is there. An empty name is the folder that we are in.
-    /// - Throws: `system`.
+    /// - Throws: `system`, `damaged` where something else has the name.
     package static func makeFolder(_ path: String) throws(LicensingError) {
-        if path.isEmpty { return }
-        if mkdir(path, 0o700) == 0 || errno == EEXIST { return }
+        if path.isEmpty || mkdir(path, 0o700) == 0 { return }
+        if errno == EEXIST {
+            var status = stat()
+            if stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return }
+            lstat(path, &status)
+            throw .damaged(path: path, found: FileKind.name(of: status.st_mode), expected: "a folder")
+        }
         let parent = (path as NSString).deletingLastPathComponent
         guard errno == ENOENT, !parent.isEmpty, parent != path else { throw .system(call: "mkdir", path: path, code: errno) }
         try makeFolder(parent)
         if mkdir(path, 0o700) != 0, errno != EEXIST { throw .system(call: "mkdir", path: path, code: errno) }
+    }
+
+    /// The system calls would speak of a link that is not permitted.
+    private static func checkIsNoFolder(_ path: String) throws(LicensingError) {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return }
+        throw .damaged(path: path, found: FileKind.name(of: status.st_mode), expected: "a regular file")
     }
 
     static func temporary(of path: String) -> String { path + ".tmp" }

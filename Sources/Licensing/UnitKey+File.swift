@@ -10,13 +10,14 @@ extension UnitKey {
     /// The key that is kept in the state folder; a new one where there is none.
     ///
     /// One that cannot be read is never replaced: the licence would be lost with it.
-    /// - Throws: `system`, `tooLarge`, `key`.
-    package static func load(stateFolder: String) throws(LicensingError) -> SigningKey {
-        if access(file(stateFolder), F_OK) == 0 { return try SigningKey(path: file(stateFolder)) }
+    /// - Throws: `system`, `tooLarge`, `damaged`, `key`.
+    package static func load(stateFolder: String) throws(LicensingError) -> (key: SigningKey, isNew: Bool) {
+        // A link counts as something that is there, wherever it leads.
+        if FileIdentity(file(stateFolder)) != nil { return (try SigningKey(path: file(stateFolder)), false) }
         let key = try SigningKey(id: id)
         try StoredFile.makeFolder(stateFolder)
         try StoredFile.replace(Array(key.privatePEM.utf8), at: file(stateFolder), mode: 0o600)
-        return key
+        return (key, true)
     }
 
     /// The public half of the key that is kept there; empty where there is none, or none to be read.

@@ -30,17 +30,22 @@ public final class EndServer: Sendable {
             throw .range(what: "ring connections", found: connectionsMax, allowed: connections)
         }
         let statistics = statistics
+        let reminder = Reminder()
         server = UnixServer(
             settings: .init(path: path, mode: mode, connectionsMax: connectionsMax), group: group, logger: logger
         ) { channel, isOverLimit in
             let handler = EndHandler(
-                sessions: sessions, meter: meter, statistics: statistics, logger: logger, isRefused: isOverLimit)
+                sessions: sessions, meter: meter, statistics: statistics, logger: logger, reminder: reminder,
+                isRefused: isOverLimit)
             try channel.pipeline.syncOperations.addHandler(handler)
         }
     }
 
-    /// Makes the socket and listens.
+    /// Makes the socket and listens. A socket that is there already gives way to the new one, and its connections go on.
     public func start() async throws(SPOEError) { try await server.start() }
+
+    /// Whether haproxy finds the socket under its path.
+    public var hasItsName: Bool { server.hasItsName }
 
     /// Serves until its task is cancelled, then shuts down.
     public func run() async throws(SPOEError) { try await server.run() }
@@ -74,23 +79,28 @@ private final class EndHandler: ChannelInboundHandler {
     private let meter: @Sendable (Int, Int) throws -> Void
     private let statistics: EndStatistics
     private let logger: Logger
+    private let reminder: Reminder
     private let isRefused: Bool
     private var parser = EndLineParser()
 
     init(
         sessions: KeyedSessions, meter: @escaping @Sendable (Int, Int) throws -> Void, statistics: EndStatistics,
-        logger: Logger, isRefused: Bool
+        logger: Logger, reminder: Reminder, isRefused: Bool
     ) {
         self.sessions = sessions
         self.meter = meter
         self.statistics = statistics
         self.logger = logger
+        self.reminder = reminder
         self.isRefused = isRefused
     }
 
     func channelActive(context: ChannelHandlerContext) {
         guard isRefused else { return }
-        logger.warning("closed a connection for ends of sessions: there are too many")
+        if let count = reminder.count("too many") {
+            logger.warning(
+                "closed \(count == 1 ? "a connection" : "\(count) connections") for ends of sessions: there are too many")
+        }
         context.close(promise: nil)
     }
 

@@ -75,8 +75,12 @@ public final class SPOEServer: Sendable {
         }
     }
 
-    /// Makes the socket and listens. When this returns haproxy can connect.
+    /// Makes the socket and listens. When this returns haproxy can connect. A socket that is there already gives way to the new
+    /// one, and its connections go on.
     public func start() async throws(SPOEError) { try await server.start() }
+
+    /// Whether haproxy finds the socket under its path.
+    public var hasItsName: Bool { server.hasItsName }
 
     /// Serves until its task is cancelled, then shuts down. Starts if that was not done yet.
     public func run() async throws(SPOEError) { try await server.run() }
@@ -109,6 +113,21 @@ final class SPOEStatistics: Sendable {
     }
 }
 
+/// Peers that were told of: haproxy connects anew for each check, and the same holds for each connection of a process.
+final class Strangers: Sendable {
+    private static let max = 256
+
+    private let known = Mutex<Set<String>>([])
+
+    /// Whether it has not been told yet; from now on it has.
+    func isNew(_ name: String) -> Bool {
+        known.withLock { known in
+            if known.count >= Self.max { known = [] }
+            return known.insert(name).inserted
+        }
+    }
+}
+
 /// Who answers the messages of all connections.
 struct SPOEAgent: Sendable {
     static let messageName = "fpx-admit"
@@ -126,19 +145,21 @@ struct SPOEAgent: Sendable {
     let pools: [String: Int]
     let statistics: SPOEStatistics
     let logger: Logger
+    private let reminder = Reminder()
+    private let strangers = Strangers()
 
     /// - Parameters:
     ///   - processID: from the socket's credentials; 0: in another process namespace.
     ///   - network: number of the network namespace that the other end was made in; nil: the kernel does not tell.
     func peer(processID: Int32, network: UInt64?) -> Peer {
         let owner = Owner(runningProcess: processID)
-        if owner == nil {
+        if owner == nil, strangers.isNew("unseen") {
             logger.warning("a haproxy whose process cannot be seen has connected: its sessions will not end by its death")
         }
         // A kernel that numbers no namespaces still shows the one of a process that can be seen.
         let isSame = network.map { $0 == Network.cookie && $0 != 0 } ?? owner?.sharesNetwork
         let sharesNetwork = isSame ?? false
-        if !sharesNetwork {
+        if !sharesNetwork, strangers.isNew("network \(processID)") {
             logger.warning(
                 """
                 haproxy is \(isSame == nil ? "in an unknown" : "in another") network namespace: its sessions will not end with \
@@ -146,6 +167,17 @@ struct SPOEAgent: Sendable {
                 """, metadata: ["pid": "\(processID)"])
         }
         return Peer(owner: owner.flatMap { sessions.watch($0) }, sharesNetwork: sharesNetwork)
+    }
+
+    /// A conversation has ended by a fault of the peer's.
+    ///
+    /// - Parameter wasSilent: whether the peer had said nothing at all: whoever may connect may do that, and it harms nobody.
+    func note(_ error: SPOPError, wasSilent: Bool) {
+        statistics.count(.protocolErrors)
+        let metadata: Logger.Metadata = ["reason": "\(error.message)"]
+        if wasSilent { return logger.debug("closed a connection that has said nothing", metadata: metadata) }
+        guard let count = reminder.count(error.message) else { return }
+        logger.warning("ended \(count == 1 ? "a conversation" : "\(count) conversations") with haproxy", metadata: metadata)
     }
 
     /// The answer to one message; messages for others get none.

@@ -1,3 +1,4 @@
+import Basics
 import Logging
 import NIOCore
 import NIOPosix
@@ -18,7 +19,8 @@ final class UnixServer: Sendable {
 
     private struct State {
         var listener: (any Channel)?
-        var inode: UInt64?
+        /// Which file the listener's socket is.
+        var socket: FileIdentity?
         var children: [ObjectIdentifier: any Channel] = [:]
         var isStopping = false
     }
@@ -42,6 +44,10 @@ final class UnixServer: Sendable {
 
     var connections: Int { state.withLock { $0.children.count } }
 
+    /// Whether the path leads to the socket that is listened on. So it does while there is none.
+    var hasItsName: Bool { state.withLock { $0.listener == nil || $0.socket == FileIdentity(settings.path) } }
+
+    /// Makes the socket and listens. One that is there already gives way to the new one, and its connections go on.
     func start() async throws(SPOEError) {
         let path = settings.path
         let descriptor = try UnixSocket.listen(path: path, mode: settings.mode, backlog: 1024)
@@ -52,11 +58,15 @@ final class UnixServer: Sendable {
             .childChannelOption(.maxMessagesPerRead, value: 4)
         do {
             let listener = try await bootstrap.withBoundSocket(descriptor).get()
-            state.withLock {
-                $0.listener = listener
-                $0.inode = UnixSocket.inode(path)
-                $0.isStopping = false
+            let before = state.withLock { state in
+                defer {
+                    state.listener = listener
+                    state.socket = FileIdentity(path)
+                    state.isStopping = false
+                }
+                return state.listener
             }
+            before?.close(promise: nil)
         } catch {
             throw .system(call: "accept", path: path, code: (error as? IOError)?.errnoCode ?? 0)
         }
@@ -80,15 +90,15 @@ final class UnixServer: Sendable {
 
     /// Closes the socket, lets the connections finish, and closes those that have not after two seconds.
     func shutdown() async {
-        let (listener, inode, children) = state.withLock { state in
+        let (listener, socket, children) = state.withLock { state in
             defer {
                 state.listener = nil
                 state.isStopping = true
             }
-            return (state.listener, state.inode, Array(state.children.values))
+            return (state.listener, state.socket, Array(state.children.values))
         }
         guard let listener else { return }
-        if UnixSocket.inode(settings.path) == inode { UnixSocket.remove(settings.path) }
+        if FileIdentity(settings.path) == socket { UnixSocket.remove(settings.path) }
         try? await listener.close()
         for child in children { child.pipeline.fireUserInboundEventTriggered(Drain()) }
         for child in children {

@@ -27,12 +27,6 @@ enum UnixSocket {
         }
     }
 
-    /// Inode of a socket file, to remove it only while it is ours.
-    static func inode(_ path: String) -> UInt64? {
-        var status = stat()
-        return unsafe lstat(path, &status) == 0 ? UInt64(status.st_ino) : nil
-    }
-
     static func remove(_ path: String) { unsafe unlink(path) }
 
     private static func checkFree(_ path: String) throws(SPOEError) {

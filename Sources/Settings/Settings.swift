@@ -96,6 +96,19 @@ public struct Settings: Sendable {
         try checkTogether()
     }
 
+    /// Variables that begin as settings do and are none, a sentence each: a typing error would else be a default.
+    ///
+    /// - Parameter environment: all variables of the process.
+    public static func unknownVariables(in environment: [String: String]) -> [String] {
+        // Of fpxd's home, and of `fpx`.
+        let known = Setting.all.map(\.variable) + ["FPX_HOME", "FPX_SOCKET"]
+        return environment.keys.filter { $0.hasPrefix("FPX_") && !known.contains($0) }.sorted().map { name in
+            let near = known.min { SettingsFile.distance(name, $0) < SettingsFile.distance(name, $1) }
+            let hint = near.flatMap { SettingsFile.distance(name, $0) <= 3 ? "; did you mean \($0)?" : nil } ?? ""
+            return "environment variable \(name): found none of that name, expected one of a setting, so it is ignored\(hint)"
+        }
+    }
+
     /// The value in force.
     public subscript(name: String) -> String { fixed[name] ?? configured(name) }
 

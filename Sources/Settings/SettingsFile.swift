@@ -118,7 +118,7 @@ public struct SettingsFile: Equatable, Sendable {
     }
 
     /// Edit distance (Levenshtein).
-    private static func distance(_ a: String, _ b: String) -> Int {
+    static func distance(_ a: String, _ b: String) -> Int {
         let b = Array(b)
         var row = Array(0...b.count)
         for (i, letter) in a.enumerated() {

@@ -103,7 +103,9 @@ extension Failure: CustomStringConvertible {
         case .badFilter(let found, let expected): "after \"|\" stands \(quoted(found)); expected \(expected)"
         case .badSocketPath(let path, let reason): "\(quoted(path)) cannot be a socket: \(reason)"
         case .refused(_, let message): message.shown
-        case .noDaemon(let socket, let reason): "no daemon at \(socket.shown): \(reason); start fpxd"
+        case .noDaemon(let socket, let reason):
+            "no daemon at \(socket.shown): \(reason); start fpxd, or see whether it runs: pgrep -LF "
+                + Self.processFile(besides: socket).shown
         case .noPermission(let socket):
             "no permission to use \(socket.shown): only root and members of the group fpx may talk to fpxd"
         case .noAnswer(let socket, let seconds): "no answer from \(socket.shown) within \(seconds) s"
@@ -115,6 +117,12 @@ extension Failure: CustomStringConvertible {
         case .history(let path):
             "\(path.shown) is not a history file of fpx: it is left unchanged, and this session is not saved"
         }
+    }
+
+    /// Where fpxd writes its process id: beside its control socket.
+    private static func processFile(besides socket: String) -> String {
+        let folder = (socket as NSString).deletingLastPathComponent
+        return (folder.isEmpty ? "" : folder + "/") + "fpxd.pid"
     }
 
     private static func place(_ after: String) -> String { after.isEmpty ? "" : " after \(quoted(after))" }

@@ -43,8 +43,10 @@ enum Shell {
         var number = 0
         var begin = 0
         do {
-            while !session.isOver, let line = readLine() {
+            while !session.isOver, var line = readLine() {
                 number += 1
+                // What editors on Windows put at the beginning of a file.
+                if number == 1, line.unicodeScalars.first == "\u{FEFF}" { line.unicodeScalars.removeFirst() }
                 if session.draft == nil { begin = number }
                 try session.execute(try Line.tokens(of: line), write: write)
             }

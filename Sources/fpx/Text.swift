@@ -25,6 +25,7 @@ enum Text {
                     + (authority.lastErrorAt.map { time($0) + " " } ?? "") + (authority.lastError ?? "none").shown,
             ]
         }
+        lines += (status.troubles ?? []).map { "Trouble: \($0.shown)" }
         lines += [
             "License sharing mode: \(status.mode.shown)",
             "Segment: \(status.segment.shown)",

@@ -13,11 +13,13 @@ import Settings
 extension Daemon: ControlBackend {
     func status() async -> SystemStatus {
         let contact = await authority?.contact()
+        let troubles = troubles
         return SystemStatus(
             version: Version.number, build: Version.build, date: Version.date, tag: Version.tag,
             license: licenseSummary,
             processId: Int(getpid()), startedAt: startedAt, uptimeSeconds: uptimeSeconds, segment: segment.path,
-            configurationFile: settings.file.path, mode: sharedSeats.summary().mode, authority: contact)
+            configurationFile: settings.file.path, mode: sharedSeats.summary().mode, authority: contact,
+            troubles: troubles.isEmpty ? nil : troubles)
     }
 
     func license() -> LicenseReport {
@@ -43,7 +45,7 @@ extension Daemon: ControlBackend {
 
     func hardware() -> HardwareReport {
         var report = HardwareReport(keeper.hardware)
-        report.unitId = unitID
+        report.unitId = unit.id
         return report
     }
 
@@ -206,7 +208,7 @@ extension Daemon: ControlBackend {
         }
         if id == "unknown" {
             let count = sessions.clearUnknown()
-            events.note(.warning, .hook, "\(count) sessions of unknown proxies cleared by \(user)")
+            events.note(.warning, .hook, "\(count) sessions of unknown proxies cleared by \(user)", isAct: true)
             return SessionsCleared(cleared: count)
         }
         guard let handle = SessionHandle(id: id) else {

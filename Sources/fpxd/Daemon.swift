@@ -23,6 +23,8 @@ final class Daemon: Sendable {
         var license: LicenseStatus
         var limits: [Limit]
         var bandwidth = BandwidthWatch()
+        /// What was gone from the state folder and is there again, since somebody has committed.
+        var restored: [String] = []
         /// Comings and goings of processes that are not in the events yet.
         var untold: [(Logger.Level, String)] = []
     }
@@ -34,12 +36,11 @@ final class Daemon: Sendable {
     let pools: [HostPool]
     let sharedSeats: SharedSeats
     let sessions: KeyedSessions
+    let names: SocketNames
     let haproxy: HAProxyAgent?
     let keeper: LicenseKeeper
-    let unitID: String
-    /// Nil: it cannot be read.
-    let unitKey: SigningKey?
-    /// Nil: licences are put in place by hand.
+    let unit: UnitIdentity
+    /// Nil: licences are put in place by hand, or the unit's id is not known.
     let authority: Authority?
     let usage = UsageCensus()
     let events: EventLog
@@ -73,19 +74,14 @@ final class Daemon: Sendable {
         // They admit nobody by now.
         sessions.leave(former)
         // Before the licence is read, which may be bound to them.
-        let unitID = try UnitIdentity.load(stateFolder: places.state)
-        var unitKey: SigningKey?
-        do { unitKey = try UnitKey.load(stateFolder: places.state) } catch {
-            logger.error("\(error): no licence that names this unit's key is in force, and no seats are shared")
-        }
+        let unit = UnitIdentity.load(stateFolder: places.state)
         let (keeper, report) = await LicenseKeeper.load(
             LicenseConfiguration(
                 licenseFile: settings[Setting.licenseFile], evaluatesWhenAbsent: !settings.isSet(Setting.licenseFile),
                 stateFolder: places.state, trustedKeys: [settings[Setting.trustedKeys]],
                 hasAuthority: !settings[Setting.authority].isEmpty, guardedFiles: [settings[Setting.accountKeyFile]]))
         let daemon = try Daemon(
-            settings: settings, places: places, host: host, sessions: sessions, unitID: unitID, unitKey: unitKey,
-            keeper: keeper,
+            settings: settings, places: places, host: host, sessions: sessions, unit: unit, keeper: keeper,
             license: report.status, log: log, logger: logger)
         for finding in findings { daemon.events.note(.critical, .daemon, finding) }
         daemon.events.note(
@@ -93,31 +89,34 @@ final class Daemon: Sendable {
             "\(Version.line) started as process \(getpid()) on segment \(segment.path), "
                 + "\(sessions.takenOver.total) sessions of wire hooks taken over")
         for (level, message) in sessions.takenOver.news(journal: places.journal) { daemon.events.note(level, .hook, message) }
+        for line in unit.news { daemon.events.note(unit.isNew ? .info : .warning, .license, line) }
+        for line in unit.trouble { daemon.events.note(.error, .license, line) }
         daemon.applying.withLock { _ in daemon.applyPolicy() }
         daemon.applyLicense(force: true)
         return daemon
     }
 
     private init(
-        settings: Settings, places: Places, host: HostSegment, sessions: KeyedSessions, unitID: String,
-        unitKey: SigningKey?, keeper: LicenseKeeper, license: LicenseStatus, log: LineLog, logger: Logger
+        settings: Settings, places: Places, host: HostSegment, sessions: KeyedSessions, unit: UnitIdentity,
+        keeper: LicenseKeeper, license: LicenseStatus, log: LineLog, logger: Logger
     ) throws {
         self.places = places
         self.host = host
         self.sessions = sessions
         self.keeper = keeper
-        self.unitID = unitID
-        self.unitKey = unitKey
+        self.unit = unit
         self.log = log
         self.logger = logger
         pools = host.hostPools
-        haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], logger: logger)
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
+        let names = SocketNames(places) { events.note($0, .daemon, $1) }
+        self.names = names
+        haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], names: names, logger: logger)
         sharedSeats = try SharedSeats(
-            settings, pools: pools, places: places, key: unitKey, keeper: keeper, license: license
+            settings, pools: pools, places: places, key: unit.key, keeper: keeper, license: license
         ) { events.note($0, $1, $2) }
-        authority = Authority(settings, unitID: unitID, unitKey: unitKey, keeper: keeper) { level, line in
+        authority = Authority(settings, unit: unit, keeper: keeper) { level, line in
             // What was done as always is for the log; what went wrong is for people.
             if level > .info { events.note(level, .license, line) } else { logger.log(level: level, "\(line)") }
         }
@@ -252,6 +251,11 @@ extension Daemon {
         if let trouble = log.reopen() { messages.append("no log file: \(trouble)") }
         var report = await keeper.commit()
         applyLicense()
+        tellOfState()
+        messages += state.withLock { state in
+            defer { state.restored = [] }
+            return state.restored
+        }
         // What the authority has settled meanwhile is in force at once; a unit that has no licence yet asks for its first one.
         if !report.status.isValid || report.status.isBuiltIn, let authority {
             let result = await authority.renewal.renew()
@@ -296,8 +300,12 @@ extension Daemon {
     /// Each second. It writes files, and so may take as long as the disk does.
     func tick() {
         sampler.sample()
+        names.look()
+        events.retry()
+        keeper.restoreState()
         applyLicense()
         sharedSeats.meet(TimeNamespace.strangers(in: segment))
+        tellOfState()
         let untold = state.withLock { state in
             defer { state.untold = [] }
             return state.untold
@@ -308,6 +316,21 @@ extension Daemon {
         noteBandwidth()
         // Nobody else has sessions of wire hooks.
         if haproxy != nil { journal.lookForRoom(verdict: settings[Setting.overLimit]) { events.note($0, .hook, $1) } }
+    }
+
+    /// What was gone from the state folder is an event, and stays in the status until somebody commits: the events of before
+    /// may be gone too.
+    private func tellOfState() {
+        let news = keeper.takeNews()
+        state.withLock { state in state.restored += news.filter { !state.restored.contains($0) } }
+        for line in news { events.note(.error, .license, line) }
+    }
+
+    /// What a person must look at, a sentence each.
+    var troubles: [String] {
+        let (license, restored) = state.withLock { ($0.license, $0.restored) }
+        return unit.trouble + license.warnings.filter { $0 != license.summary.reason } + restored + names.trouble
+            + [host.trouble, journal.trouble, events.trouble].compactMap { $0 }
     }
 
     private func noteBandwidth() {

@@ -98,6 +98,11 @@ struct FPXD: AsyncParsableCommand {
     }
 
     private func settings() throws(SettingsError) -> Settings {
+        // An empty name would be the folder that we are in.
+        for (origin, value) in [
+            ("flag --home", self.home), ("flag --config", config),
+            ("environment variable FPX_HOME", ProcessInfo.processInfo.environment["FPX_HOME"]),
+        ] where value == "" { throw .value(origin: origin, found: "", expected: "a path") }
         let home = (self.home ?? ProcessInfo.processInfo.environment["FPX_HOME"]).map {
             URL(filePath: $0).standardizedFileURL.path(percentEncoded: false)
         }
@@ -138,6 +143,7 @@ struct FPXD: AsyncParsableCommand {
         }
         let settings: Settings
         do { settings = try self.settings() } catch { throw fail(["\(error)"]) }
+        for line in Settings.unknownVariables(in: ProcessInfo.processInfo.environment) { log.write(.warning, line) }
         if checkConfig {
             let trouble = settings.troubleWithFiles()
             if !trouble.isEmpty { throw fail(trouble) }
@@ -177,16 +183,17 @@ struct FPXD: AsyncParsableCommand {
             ControlServer(
                 path: daemon.places.controlSocket, backend: daemon,
                 access: AccessRule(userID: geteuid(), group: daemon.places.group), version: Version.number,
-                logger: daemon.logger
-            ) {
-                do {
-                    try Places.give(daemon.places.controlSocket, to: daemon.places.group, mode: 0o660)
-                } catch {
-                    daemon.logger.error("\(error)")
-                }
-                daemon.logger.info("Ready: control socket \(daemon.places.controlSocket)")
-                manager.notify("READY=1")
-            })
+                logger: daemon.logger,
+                ready: { isFirst in
+                    do {
+                        try Places.give(daemon.places.controlSocket, to: daemon.places.group, mode: 0o660)
+                    } catch {
+                        daemon.logger.error("\(error)")
+                    }
+                    guard isFirst else { return }
+                    daemon.logger.info("Ready: control socket \(daemon.places.controlSocket)")
+                    manager.notify("READY=1")
+                }, lost: { await daemon.names.restore(daemon.places.controlSocket, $0) }))
         // Told of a shutdown before the control socket: who waits there for the authority is answered then.
         services.append(LicenseService(daemon: daemon))
         services.append(Farewell(manager: manager))

@@ -35,7 +35,8 @@ final class HostSegment: Sendable {
         var attendance: Attendance
         var refusedProcesses: Int
         var fenceErrors: Set<Int> = []
-        var trouble = ""
+        /// Why the segment is to be replaced and cannot be.
+        var trouble: String?
     }
 
     typealias Note = @Sendable (Logger.Level, String) -> Void
@@ -82,6 +83,8 @@ final class HostSegment: Sendable {
     }
 
     private static func settings(_ segment: Segment, _ index: Int) -> PoolSettings { pool(segment, index).settings }
+
+    var trouble: String? { seen.withLock { $0.trouble } }
 
     /// Sessions in progress in segments that are not in force any more.
     func takenBefore(pool: Int) -> Int { segments.withLock { $0.former }.reduce(0) { $0 + $1.taken(pool: pool) } }
@@ -172,13 +175,13 @@ final class HostSegment: Sendable {
         for segment in former { segment.look() }
         guard let fault = fault(of: current) else {
             let attendance = Attendance(current, pools: pools)
-            seen.withLock { $0.attendance = attendance }
+            seen.withLock { ($0.attendance, $0.trouble) = (attendance, nil) }
             tell(current, note)
             return
         }
         do {
             try replace(current, fault, note, move)
-            seen.withLock { $0.trouble = "" }
+            seen.withLock { $0.trouble = nil }
         } catch {
             let text = "\(fault.description); no new one can be made: \(error)"
             let isNews = seen.withLock { seen in

@@ -8,7 +8,7 @@ import Synchronization
 final class JournalWatch: Sendable {
     private let sessions: KeyedSessions
     private let path: String
-    private let trouble = Mutex("")
+    private let fault = Mutex<String?>(nil)
     private let room = Mutex(RoomWatch())
 
     init(sessions: KeyedSessions, path: String) {
@@ -16,19 +16,22 @@ final class JournalWatch: Sendable {
         self.path = path
     }
 
+    /// Why the journal is to be written anew and cannot be.
+    var trouble: String? { fault.withLock { $0 } }
+
     /// Each second, by the thread that looks at the segment.
     func look(note: HostSegment.Note) {
-        guard let fault = sessions.journalFault() else { return trouble.withLock { $0 = "" } }
+        guard let found = sessions.journalFault() else { return fault.withLock { $0 = nil } }
         do {
             let count = try sessions.renewJournal()
-            trouble.withLock { $0 = "" }
-            note(.critical, "\(path): \(fault); written anew: \(count) sessions of wire hooks stay counted and followed")
+            fault.withLock { $0 = nil }
+            note(.critical, "\(path): \(found); written anew: \(count) sessions of wire hooks stay counted and followed")
         } catch {
             let text =
-                "\(path): \(fault); no new one can be written, so a restart would not follow sessions of wire hooks: \(error)"
-            let isNews = trouble.withLock { trouble in
-                defer { trouble = text }
-                return trouble != text
+                "\(path): \(found); no new one can be written, so a restart would not follow sessions of wire hooks: \(error)"
+            let isNews = fault.withLock { fault in
+                defer { fault = text }
+                return fault != text
             }
             if isNews { note(.critical, text) }
         }

@@ -138,6 +138,11 @@ struct LentRecords: Sendable {
         copy(serial, [bytes])
     }
 
+    /// Whether somebody has removed it. Where the whole state folder is gone it is made anew first.
+    func isGone(_ serial: String) -> Bool {
+        access(path(serial), F_OK) != 0 && access((folder as NSString).deletingLastPathComponent, F_OK) == 0
+    }
+
     /// What is on disk is the latest: from now on, until the next boot, that is known.
     func confirm(_ serial: String) {
         if let bytes = read(serial)?.bytes { copy(serial, [bytes]) }

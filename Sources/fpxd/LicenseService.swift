@@ -19,17 +19,17 @@ struct Authority: Sendable {
     let files: [String]
     private let keeper: LicenseKeeper
 
-    /// Nil: none is named.
+    /// Nil: none is named, or the unit has no id to ask it by.
     ///
     /// - Parameter log: told what renewals do, a line each.
     init?(
-        _ settings: Settings, unitID: String, unitKey: SigningKey?, keeper: LicenseKeeper,
+        _ settings: Settings, unit: UnitIdentity, keeper: LicenseKeeper,
         log: @escaping @Sendable (Logger.Level, String) -> Void
     ) {
-        guard let connection = AuthorityConnection(settings) else { return nil }
+        guard let connection = AuthorityConnection(settings), let unitID = unit.id else { return nil }
         url = connection.url
         files = [connection.authorityFile, connection.certificateFile, connection.privateKeyFile].compactMap { $0 }
-        client = LicenseClient(connection, unitID: unitID, unitKey: unitKey)
+        client = LicenseClient(connection, unitID: unitID, unitKey: unit.key)
         renewal = LicenseRenewal(client: client, keeper: keeper, version: Version.number, log: log)
         self.keeper = keeper
     }
@@ -131,7 +131,8 @@ struct LicenseService: Service {
 
 extension Daemon {
     private var noAuthority: ControlFailure {
-        ControlFailure(
+        if unit.id == nil { return ControlFailure(.unavailable, unit.trouble.joined(separator: "; ")) }
+        return ControlFailure(
             .unavailable, "authority: found none, expected one to ask: set it in \(settings.file.path) and restart fpxd")
     }
 

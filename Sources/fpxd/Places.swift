@@ -2,8 +2,10 @@
 
 import Admission
 import AdmissionNUMA
+import Basics
 import Foundation
 import Settings
+import Synchronization
 
 /// Where everything of one daemon lies. The run-folder's lock is held as long as this lives.
 final class Places: Sendable {
@@ -12,8 +14,10 @@ final class Places: Sendable {
     let run: String
     /// Who may use segment and sockets besides the daemon's user; nil: nobody.
     let group: gid_t?
-    private let lock: Int32
+    /// The descriptor of the pid file, which holds its lock.
+    private let lock: Mutex<Int32>
 
+    var processFile: String { run + "/fpxd.pid" }
     var controlSocket: String { run + "/control.sock" }
     /// Where HAProxy asks, and where it tells of ends; nil: not served.
     let haproxy: (agent: String, ring: String)?
@@ -35,14 +39,31 @@ final class Places: Sendable {
         try Self.makeFolder(state, mode: 0o750, group: nil)
         try Self.makeFolder(run, mode: 0o750, group: group)
         if !folder.isEmpty { try Self.makeFolder(folder, mode: 0o750, group: group) }
-        lock = try Self.lock(run + "/fpxd.pid")
+        lock = Mutex(try Self.lock(run + "/fpxd.pid", waits: true))
         // The service manager makes this folder for the daemon's user alone.
         try Self.letIn(group, to: run)
         try Self.makeFolder(segmentFolder, mode: 0o750, group: group)
         try checkSegmentFolder()
     }
 
-    deinit { close(lock) }
+    deinit { lock.withLock { _ = close($0) } }
+
+    /// Makes the folders of the sockets anew where they are gone, and the pid file where it is not ours.
+    ///
+    /// - Returns: whether there was no pid file of ours.
+    func holdRunFolder() throws(DaemonError) -> Bool {
+        for path in [controlSocket] + (haproxy.map { [$0.agent] } ?? []) {
+            try Self.makeFolder((path as NSString).deletingLastPathComponent, mode: 0o750, group: group)
+        }
+        return try lock.withLock { lock throws(DaemonError) in
+            if FileIdentity(processFile, followsLinks: true) == FileIdentity(descriptor: lock) { return false }
+            let new = try Self.lock(processFile, waits: false)
+            close(lock)
+            lock = new
+            try Self.letIn(group, to: run)
+            return true
+        }
+    }
 
     private static func group(_ name: String) throws(DaemonError) -> gid_t? {
         if name.isEmpty { return nil }
@@ -53,7 +74,11 @@ final class Places: Sendable {
 
     /// A folder that is there stays as it is.
     private static func makeFolder(_ path: String, mode: mode_t, group: gid_t?) throws(DaemonError) {
-        if access(path, F_OK) == 0 { return }
+        var status = stat()
+        if stat(path, &status) == 0 {
+            if status.st_mode & S_IFMT == S_IFDIR { return }
+            throw .foreign(path: path, found: FileKind.name(of: status.st_mode), expected: "a folder")
+        }
         let parent = (path as NSString).deletingLastPathComponent
         if parent != path, !parent.isEmpty { try makeFolder(parent, mode: 0o755, group: nil) }
         if mkdir(path, mode) != 0, errno != EEXIST { throw .system(call: "mkdir", path: path, code: errno) }
@@ -120,14 +145,15 @@ final class Places: Sendable {
         }
     }
 
-    private static func lock(_ path: String) throws(DaemonError) -> Int32 {
+    /// - Parameter waits: for the lock of one that may be on its way out.
+    private static func lock(_ path: String, waits: Bool) throws(DaemonError) -> Int32 {
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         if descriptor < 0 { throw .system(call: "open", path: path, code: errno) }
         // One that was killed holds its lock until its last thread is gone, which is after its parent has heard of it.
         let start = ContinuousClock.now
         while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
             let holder = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
-            if Self.mayEnd(Int(holder.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0, since: start) {
+            if waits, Self.mayEnd(Int(holder.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0, since: start) {
                 usleep(10_000)
                 continue
             }
@@ -137,13 +163,15 @@ final class Places: Sendable {
         }
         let text = "\(getpid())\n"
         guard ftruncate(descriptor, 0) == 0, pwrite(descriptor, text, text.utf8.count, 0) == text.utf8.count else {
-            throw .system(call: "write", path: path, code: errno)
+            let code = errno
+            close(descriptor)
+            throw .system(call: "write", path: path, code: code)
         }
         return descriptor
     }
 
-    /// Whether the process that has what this one wants may be on its way out: for a second, and for longer if it has died already: a
-    /// busy host takes its time to clear away.
+    /// Whether the process that has what this one wants may be on its way out: for a second, and for longer if it has died
+    /// already: a busy host takes its time to clear away.
     private static func mayEnd(_ process: Int, since start: ContinuousClock.Instant) -> Bool {
         let waited = ContinuousClock.now - start
         if waited < .seconds(1) { return true }
@@ -226,8 +254,8 @@ final class Places: Sendable {
         }
     }
 
-    /// Segments that have lost this name and that processes of this host still use: an earlier daemon has replaced them, or somebody
-    /// has removed the file while there was none.
+    /// Segments that have lost this name and that processes of this host still use: an earlier daemon has replaced them, or
+    /// somebody has removed the file while there was none.
     ///
     /// - Parameter note: told what is there.
     func attachFormer(besides current: Segment, note: (String) -> Void) -> [FoundSegment] {

@@ -65,16 +65,18 @@ struct Farewell: Service {
 
 /// HAProxy's agent and the reader of its session ends.
 struct HAProxyAgent: Service {
-    private let sockets: [String]
+    private let sockets: (agent: String, ring: String)
     private let agent: SPOEServer
     private let ends: EndServer
+    private let names: SocketNames
 
     /// Nil: the settings say that it is not to be served.
     ///
     /// - Parameter meter: the pool that haproxy's bytes count in; the licence has one bandwidth for all types.
-    init?(_ places: Places, sessions: KeyedSessions, meter: HostPool, logger: Logger) throws {
+    init?(_ places: Places, sessions: KeyedSessions, meter: HostPool, names: SocketNames, logger: Logger) throws {
         guard let paths = places.haproxy else { return nil }
-        sockets = [paths.agent, paths.ring]
+        sockets = paths
+        self.names = names
         var logger = logger
         logger[metadataKey: "hook"] = "haproxy"
         agent = try SPOEServer(settings: .init(path: paths.agent), sessions: sessions, logger: logger)
@@ -86,9 +88,26 @@ struct HAProxyAgent: Service {
 
     /// Makes the sockets, for the group that their folder belongs to: HAProxy's workers have no other group than their own.
     func start() async throws {
+        try await startAgent()
+        try await startEnds()
+    }
+
+    private func startAgent() async throws {
         try await agent.start()
+        try Places.giveAsFolder(sockets.agent)
+    }
+
+    private func startEnds() async throws {
         try await ends.start()
-        for path in sockets { try Places.giveAsFolder(path) }
+        try Places.giveAsFolder(sockets.ring)
+    }
+
+    /// HAProxy connects to a path whenever it likes.
+    private func keepNames() async {
+        while (try? await Task.sleep(for: .seconds(1))) != nil {
+            await names.keep(sockets.agent, isThere: agent.hasItsName, startAgent)
+            await names.keep(sockets.ring, isThere: ends.hasItsName, startEnds)
+        }
     }
 
     func run() async throws {
@@ -96,6 +115,7 @@ struct HAProxyAgent: Service {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { try await agent.run() }
                 group.addTask { try await ends.run() }
+                group.addTask { await keepNames() }
                 try await group.waitForAll()
             }
         }

@@ -421,6 +421,7 @@ extension SharedSeats {
                 step(.drained(type, number: drain.number, to: level), &state)
                 if level <= drain.to { state.drains[type] = nil }
             }
+            keepRecord(&state)
             if let record = state.unwritten { for event in remember(record, &state) { step(event, &state) } }
             step(.tick(unixTime: Int(Date.now.timeIntervalSince1970)), &state)
             if state.isNudged, now - state.readAt >= readGap(state) { read(&state) }
@@ -432,6 +433,14 @@ extension SharedSeats {
             let waits = state.isNudged && !state.isReading ? state.readAt + readGap(state) - now : .forever
             return max(5 * .millisecond, min(unit.wake - now, Self.lookedEvery, waits))
         }
+    }
+
+    /// Somebody may remove what is on record, and the next process would wait for all that may be lent.
+    private func keepRecord(_ state: inout State) {
+        guard state.unwritten == nil, let unit = state.unit, let record = unit.record, records.isGone(unit.configuration.serial)
+        else { return }
+        state.note(.error, "The record of what is lent was removed: it is written anew from memory")
+        _ = remember(record, &state)
     }
 
     /// What is on disk was found to be the latest, as after a boot: the next process need not ask again.

@@ -76,12 +76,13 @@ import Testing
     @Test func nobodyThere() throws {
         let folder = try Folder()
         let path = folder.path + "/control.sock"
+        let advice = "start fpxd, or see whether it runs: pgrep -LF \(folder.path)/fpxd.pid"
         #expect(
             try Program.run(["commit"], socket: path)
-                == .failed(3, "no daemon at \(path): No such file or directory; start fpxd"))
+                == .failed(3, "no daemon at \(path): No such file or directory; \(advice)"))
         try Data().write(to: URL(fileURLWithPath: path))
         #expect(
-            try Program.run(["commit"], socket: path) == .failed(3, "no daemon at \(path): Connection refused; start fpxd"))
+            try Program.run(["commit"], socket: path) == .failed(3, "no daemon at \(path): Connection refused; \(advice)"))
     }
 
     /// As a user who is no member of the group. Only root can take another user's place.

@@ -212,7 +212,10 @@ import Testing
         if !isInstalled {
             #expect(
                 try Program.run(["commit"], folder: folder.path)
-                    == .failed(3, "no daemon at /run/fpx/control.sock: No such file or directory; start fpxd"))
+                    == .failed(
+                        3,
+                        "no daemon at /run/fpx/control.sock: No such file or directory; start fpxd, or see whether it runs: "
+                            + "pgrep -LF /run/fpx/fpxd.pid"))
             try FileManager.default.createSymbolicLink(
                 atPath: folder.path + "/.fpx/run/control.sock", withDestinationPath: daemon.socket)
             #expect(try Program.run(["show", "license"], folder: folder.path).status == 0)

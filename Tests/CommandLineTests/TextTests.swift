@@ -53,6 +53,10 @@ import Testing
         )
         status.authority = nil
         #expect(!Text.status(status).contains("Authority"))
+        status.troubles = ["/var/lib/fpx/unit: found\u{1B}[2J junk", "another"]
+        #expect(
+            Text.status(status).contains(
+                "\nTrouble: /var/lib/fpx/unit: found\\u{1b}[2J junk\nTrouble: another\nLicense sharing"))
     }
 
     @Test func detailIsThreeLines() throws {

@@ -31,7 +31,8 @@ extension EndToEnd.FieldCommandLine {
             ("fpx --help | true", "\(fpx) --help | true"),
             ("fpx-authority --help | true", "\(try Programs.path("fpx-authority")) --help | true"),
         ] {
-            let (_, output) = try run("/bin/bash", ["-c", command])
+            // What this run of the tests is told is no setting.
+            let (_, output) = try run("/bin/bash", ["-c", "unset FPX_DIST FPX_FIELD; \(command)"])
             row(situation, "silent", output.isEmpty ? "silent" : output)
         }
         // What cannot be written for another reason is an error all the same.

@@ -74,6 +74,29 @@ extension EndToEnd.FieldSharingRecord {
         watch.stop()
     }
 
+    /// Somebody removes the state folder while fpxd runs, and later it is killed.
+    @Test func aRecordThatIsRemovedMeanwhile() async throws {
+        let etcd = try await EtcdServer.start()
+        let (lender, borrower, _) = try startPair(EndToEnd.Sharing.fabric(etcd, term: 30))
+        let watch = CapWatch([lender, borrower], most: 50 * perSeat)
+        let state = lender.daemon.home + "/state"
+        try #require(rename(state, state + ".away") == 0)
+        try FileManager.default.removeItem(atPath: state + ".away")
+        expectEventually("the record is there again") { access(lender.recordFile, F_OK) == 0 }
+        try expectEventually("it is told") { try lender.tells("The record of what is lent was removed") }
+        try lender.daemon.end(by: SIGKILL)
+        let killed = ContinuousClock.now
+        try lender.daemon.start()
+        let came = eventually(within: 20) { lender.pool.capNow() >= 10 * perSeat }
+        #expect(
+            Field.row(
+                "sharing.11", "a lender's state folder is removed while fpxd runs, which is killed then",
+                expected: "uses at once what it cannot have lent",
+                found: came ? "uses at once what it cannot have lent" : "uses \(lender.pool.capNow() / perSeat) seats"))
+        #expect(ContinuousClock.now - killed < .seconds(25))
+        watch.stop()
+    }
+
     @Test func aLostRecordAndThenNoSharing() async throws {
         let etcd = try await EtcdServer.start()
         let (lender, borrower, _) = try startPair(EndToEnd.Sharing.fabric(etcd))

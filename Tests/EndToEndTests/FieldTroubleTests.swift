@@ -202,16 +202,17 @@ extension EndToEnd {
                 return manager.receive(within: seconds)
             }
             #expect(heard(within: 5) == "WATCHDOG=1")
-            // Somebody who takes connections and answers nothing, in place of the control socket.
-            let away = daemon.controlSocket + ".away"
-            try #require(rename(daemon.controlSocket, away) == 0)
-            let mute = try NotifySocket(SOCK_STREAM, at: daemon.controlSocket)
+            // Somebody who takes connections and answers nothing, in place of the control socket. Mounted, for fpxd would take
+            // the place of any other.
+            let mute = try NotifySocket(SOCK_STREAM, at: daemon.runFolder + "/mute.sock")
+            let mount = ["--bind", mute.path, daemon.controlSocket]
+            try #require(try run("/bin/mount", mount).status == 0)
             _ = heard(within: 1)
             #expect(
                 Field.row(
                     "daemon.7", "the control socket answers nothing: the watchdog hears", expected: "",
                     found: heard(within: 2)))
-            try #require(rename(away, daemon.controlSocket) == 0)
+            try disk.unmount(daemon.controlSocket)
             withExtendedLifetime(mute) {}
             #expect(heard(within: 5) == "WATCHDOG=1")
             #expect(daemon.log.contains("The service manager is not told that fpxd lives: the control socket does not answer"))

@@ -61,6 +61,7 @@ final class Life: Sendable {
         try Data(key.pem.utf8).write(to: URL(filePath: folder + "/unit/keys/\(key.kid).pem"))
         try Data((accountKey + "\n").utf8).write(to: URL(filePath: folder + "/unit/account"))
         let world = world
+        let unit = UnitIdentity.load(stateFolder: folder + "/unit/state")
         keeper = await LicenseKeeper.load(
             LicenseConfiguration(
                 licenseFile: folder + "/unit/license.lic", evaluatesWhenAbsent: false, stateFolder: folder + "/unit/state",
@@ -72,7 +73,7 @@ final class Life: Sendable {
                 AuthorityConnection(
                     url: "https://localhost:\(port)", accountKeyFile: folder + "/unit/account",
                     authorityFile: certificates.authority),
-                unitID: try UnitIdentity.load(stateFolder: folder + "/unit/state"), clock: world.clock),
+                unitID: unit.id ?? "", unitKey: unit.key, clock: world.clock),
             keeper: keeper, version: "1.0.0", jitter: { $0.upperBound },
             log: { level, line in world.lines.withLock { $0.append("[\("\(level)".uppercased())] \(line)") } })
 

@@ -154,6 +154,18 @@ import Testing
         }
     }
 
+    @Test func variablesThatAreNoneAreNamed() {
+        let sentences = Settings.unknownVariables(in: [
+            "FPX_LOGLEVEL": "debug", "FPX_LOG_LEVEL": "debug", "FPX_HOME": "/x", "FPX_SOCKET": "/y", "PATH": "/z", "FPX_X": "",
+        ])
+        #expect(
+            sentences == [
+                "environment variable FPX_LOGLEVEL: found none of that name, expected one of a setting, so it is ignored; did "
+                    + "you mean FPX_LOG_LEVEL?",
+                "environment variable FPX_X: found none of that name, expected one of a setting, so it is ignored",
+            ])
+    }
+
     @Test func wrongValuesNameTheirOrigin() {
         let flag = #expect(throws: SettingsError.self) { try settings(flags: ["session-warning": "many"]) }
         #expect(flag.map { "\($0)" } == "flag --session-warning: found \"many\", expected a number from 0 to 100 (percent)")

@@ -305,11 +305,16 @@ FPX_INLINE const char *fpx_error_name(int number) {
 /* CPUs that the host may ever have, whatever cpusets hide from this process. */
 FPX_INLINE int fpx_configured_cpus(void) { return (int)sysconf(_SC_NPROCESSORS_CONF); }
 FPX_INLINE int fpx_process_id(void) { return (int)getpid(); }
-/* The calling thread's name, 16 bytes with at least one zero at the end. */
+/* The process' name, that of its first thread, 16 bytes with at least one zero at the end. Where /proc is not there it is that
+   of the calling thread, which may have a name of its own. */
 FPX_INLINE void fpx_process_name(void *name) {
     memset(name, 0, 16);
-    (void)prctl(PR_GET_NAME, name, 0, 0, 0);
+    int descriptor = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
+    ssize_t length = descriptor < 0 ? -1 : read(descriptor, name, 15);
+    if (descriptor >= 0) close(descriptor);
+    if (length <= 0) (void)prctl(PR_GET_NAME, name, 0, 0, 0);
     ((char *)name)[15] = 0;
+    if (length > 0 && ((char *)name)[length - 1] == '\n') ((char *)name)[length - 1] = 0;
 }
 /* When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); 0 if it cannot be read. */
 FPX_INLINE uint64_t fpx_process_start(int pid) {
