@@ -40,6 +40,8 @@ package struct Mutations: OptionSet, Hashable, Sendable {
     package static let noDeadline = Mutations(rawValue: 1 << 16)
     /// An owner that took back by time lends the same seats again before the borrower's time has passed.
     package static let lendsAgain = Mutations(rawValue: 1 << 17)
+    /// A borrower gives back by force without lowering its cap.
+    package static let forcesNothing = Mutations(rawValue: 1 << 32)
 
     package static let all: [(name: String, mutation: Mutations)] = [
         ("fromReceipt", .fromReceipt), ("noMargin", .noMargin), ("noLearning", .noLearning), ("grantsFirst", .grantsFirst),
@@ -47,6 +49,6 @@ package struct Mutations: OptionSet, Hashable, Sendable {
         ("anyIncarnation", .anyIncarnation), ("restartFrees", .restartFrees), ("renewsUnrecorded", .renewsUnrecorded),
         ("anyDrained", .anyDrained), ("noRecord", .noRecord), ("outlivesEntitlement", .outlivesEntitlement),
         ("noPauseDetector", .noPauseDetector), ("noFence", .noFence), ("forgetsLent", .forgetsLent),
-        ("noDeadline", .noDeadline), ("lendsAgain", .lendsAgain),
+        ("noDeadline", .noDeadline), ("lendsAgain", .lendsAgain), ("forcesNothing", .forcesNothing),
     ]
 }

@@ -41,19 +41,13 @@ extension Unit {
             || returns.contains { $0.seats.lowered(to: back) != .zero }
     }
 
-    private func giveableRoom(returning: Bool) -> Seats {
+    func giveableRoom(returning: Bool) -> Seats {
         mutations.contains(returning ? .returnsFirst : .grantsFirst) ? Seats(Seats.limit) : room
     }
 
     private mutating func compose() -> Row {
-        let (gives, returns) = intents()
-        for (lender, seats) in returns {
-            let seats = seats.lowered(to: giveableRoom(returning: true))
-            guard seats != .zero else { continue }
-            held[lender]?.seats -= seats
-            // All that has been asked for so far was asked for before this.
-            held[lender]?.through = sequence
-        }
+        let (gives, _) = intents()
+        giveBack()
         renew()
         for (unit, seats, isDue) in gives where isDue { give(seats.lowered(to: giveableRoom(returning: false)), to: unit) }
         sequence += 1
@@ -75,7 +69,8 @@ extension Unit {
             holdings: held.sorted { $0.key < $1.key }.map {
                 Holding(lender: $0.key, through: max($0.value.through, $0.value.number), seats: $0.value.seats)
             },
-            preferences: configuration.preferences, term: configuration.term)
+            preferences: configuration.preferences, term: configuration.term,
+            reclaimAfter: configuration.reclaimAfter)
     }
 
     private func cap(_ type: SeatType) -> Int { min(told[type], usable[type]) }

@@ -263,4 +263,64 @@ extension EndToEnd.FieldSharingOperator {
         row("then it needs 10 itself", expected: "10 in use", found: "\(idle.load.inspected / perSeat) in use")
         watch.stop()
     }
+
+    /// Sessions that last keep borrowed seats; their owner says for how long.
+    @Test func seatsThatLongSessionsKeepComeHome() async throws {
+        let etcd = try await EtcdServer.start()
+        let (owner, borrower) = try startPair(EndToEnd.Sharing.fabric(etcd))
+        let watch = CapWatch([owner, borrower], most: 50 * perSeat)
+        #expect(try owner.daemon.fpx("get", "system", "csf").contains("reclaim-after       : 10m\n"))
+        borrower.load.wanted = 40 * perSeat
+        expectEventually("the borrower has 30 seats") { borrower.load.inspected == 40 * perSeat }
+        owner.load.wanted = 40 * perSeat
+        let start = ContinuousClock.now
+        expectEventually("more than a term goes by") {
+            owner.load.inspected == 40 * perSeat || ContinuousClock.now - start > .seconds(5)
+        }
+        row(
+            "the borrower's sessions last, its owner waits for 10 minutes", expected: "the owner has 10 seats",
+            found: "the owner has \(owner.load.inspected / perSeat) seats", point: "13")
+        try owner.configure("sharing", "set", "reclaim-after", "1s")
+        _ = eventually { owner.load.inspected == 40 * perSeat }
+        row(
+            "it waits for a second", expected: "the owner has 40 seats, the borrower's 40 go on",
+            found: "the owner has \(owner.load.inspected / perSeat) seats, the borrower's "
+                + "\(borrower.load.inspected / perSeat) go on", point: "13")
+        try expectEventually("the debt is shown") {
+            try borrower.daemon.fpx("get", "system", "csf").contains("seats-debt          : 30/0/0\n")
+        }
+        try expectEventually("it is told") { try borrower.tells("Given back though sessions are on them: ", "which FPXA has asked") }
+        // No session begins before as many have ended.
+        borrower.load.wanted = 9 * perSeat
+        expectEventually("they end") { borrower.load.inspected == 9 * perSeat }
+        borrower.load.wanted = 12 * perSeat
+        _ = eventually { borrower.load.inspected == 10 * perSeat }
+        #expect(borrower.load.inspected == 10 * perSeat)
+        watch.stop()
+    }
+
+    @Test func aNewPrimaryUsesItsOwnSeatsAtOnce() async throws {
+        let etcd = try await EtcdServer.start()
+        let cluster = [
+            "ha-mode": "7.2", "ha-group-name": "pair", "sharing-endpoints": "\"\(etcd.list)\"", "sharing-term": "30",
+        ]
+        let units = try SharingUnit.start(
+            ["FPX1": 30, "FPX2": 50], cluster, each: ["FPX1": ["ha-role": "primary"], "FPX2": ["ha-role": "secondary"]])
+        let (former, new) = (units[0], units[1])
+        let watch = CapWatch(units, most: 80 * perSeat)
+        former.load.wanted = 80 * perSeat
+        expectEventually("all is in use") { former.load.inspected == 80 * perSeat }
+        let start = ContinuousClock.now
+        try former.configure("ha", "set", "role", "secondary")
+        try new.configure("ha", "set", "role", "primary")
+        // The term is 30 seconds: by time it would take that long.
+        _ = eventually(within: 20) { new.pool.capNow() >= 50 * perSeat }
+        print("a new primary has its seats after \(Int((ContinuousClock.now - start) / .milliseconds(1))) ms")
+        row(
+            "the roles change while the former primary's sessions last",
+            expected: "the new one has 50 seats, 80 go on at the former one",
+            found: "the new one has \(new.pool.capNow() / perSeat) seats, \(former.load.inspected / perSeat) go on at the former one",
+            point: "13")
+        watch.stop()
+    }
 }
