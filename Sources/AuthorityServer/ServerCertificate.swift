@@ -80,7 +80,9 @@ final class ServerCertificate: Sendable {
         }
         let pair = Pair(chain: try certificates(files.certificate).map { .certificate($0) }, key: .privateKey(key))
         do { _ = try NIOSSLContext(configuration: pair.configuration) } catch {
-            throw .tls(path: files.certificate, found: LibraryFault.ofTLS("\(error)"), expected: "the certificate of \(files.privateKey)")
+            throw .tls(
+                path: files.certificate, found: LibraryFault.ofTLS("\(error)"),
+                expected: "the certificate of \(files.privateKey)")
         }
         return pair
     }

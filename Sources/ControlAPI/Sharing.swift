@@ -80,7 +80,8 @@ package struct SharingReport: Codable, Equatable, Sendable {
 
     package init(
         mode: String, group: String = "", serial: String = "", role: String = "", isEntitled: Bool = false,
-        isConnected: Bool = false, isFenced: Bool = false, policy: String = "", reclaimAfter: String = "", overUse: String = "", termSeconds: Int = 0,
+        isConnected: Bool = false, isFenced: Bool = false, policy: String = "", reclaimAfter: String = "", overUse: String = "",
+        termSeconds: Int = 0,
         heartbeatMilliseconds: Int = 0, members: Int = 0, staleMembers: Int = 0, lenders: [Partner] = [],
         borrowers: [Partner] = [], own: Seats = .zero, borrowed: Seats = .zero, lent: Seats = .zero, cap: Seats = .zero,
         used: Seats = .zero, demand: Seats = .zero, usedTwice: Seats = .zero, debt: Seats = .zero, problems: [String] = [],

@@ -183,7 +183,8 @@ extension Connections {
         case is HTTPParserError:
             return .broken(endpoint: endpoint, reason: "it is not HTTP: \(LibraryFault.ofCase("\(error)"))")
         default:
-            let reason = ((error as? HTTPClientError)?.shortDescription.lowercased() ?? Self.reason(of: error)) + ownEnd(endpoint)
+            let reason =
+                ((error as? HTTPClientError)?.shortDescription.lowercased() ?? Self.reason(of: error)) + ownEnd(endpoint)
             return isSent ? .broken(endpoint: endpoint, reason: reason) : .unreachable(endpoint: endpoint, reason: reason)
         }
     }

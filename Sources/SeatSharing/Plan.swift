@@ -136,7 +136,8 @@ private struct TypePlan {
         // What idle units ask for in advance is there for them when nobody else wants it: the last seat is lent too.
         let ahead = rows.indices.map { index in
             let row = rows[index]
-            return !row.mode.isHA && row.isIdle(type) ? max(wants[index], min(row.demand[type], row.modelMax[type])) : wants[index]
+            return !row.mode.isHA && row.isIdle(type)
+                ? max(wants[index], min(row.demand[type], row.modelMax[type])) : wants[index]
         }
         targets = Allocation.fill(from: targets, to: ahead, weights: ones, total: total)
         lend(owned, standing)

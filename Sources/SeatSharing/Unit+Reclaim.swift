@@ -97,7 +97,11 @@ extension Unit {
                 while left > 0, let first = asked[lender]?[type]?.first {
                     let less = min(left, first.seats)
                     left -= less
-                    if less == first.seats { asked[lender]?[type]?.removeFirst() } else { asked[lender]?[type]?[0].seats -= less }
+                    if less == first.seats {
+                        asked[lender]?[type]?.removeFirst()
+                    } else {
+                        asked[lender]?[type]?[0].seats -= less
+                    }
                 }
             }
         }

@@ -114,7 +114,8 @@ extension Text {
                 ("role", report.role), ("serial", report.serial),
                 ("connection", report.isConnected ? "connected" : "disconnected"), ("entitled", word(report.isEntitled)),
                 ("members", String(report.members)), ("stale-members", String(report.staleMembers)),
-                ("reclaim", report.policy), ("reclaim-after", report.reclaimAfter), ("seats-own", "\(report.own)"), ("seats-borrowed", "\(report.borrowed)"),
+                ("reclaim", report.policy), ("reclaim-after", report.reclaimAfter), ("seats-own", "\(report.own)"),
+                ("seats-borrowed", "\(report.borrowed)"),
                 ("seats-lent", "\(report.lent)"), ("seats-allocated", "\(report.cap)"), ("seats-used", "\(report.used)"),
                 ("seats-debt", "\(report.debt)"),
             ] + report.problems.map { ("problem", $0) })

@@ -124,7 +124,9 @@ extension SharedSeats {
         else { return [] }
         let time = Int(Date.now.timeIntervalSince1970)
         return zip(pool.rows, pool.isStale).compactMap { row, isStale in
-            guard isStale, let silence = aside.silences[row.serial], now - silence.since > unit.pace.staleAfter else { return nil }
+            guard isStale, let silence = aside.silences[row.serial], now - silence.since > unit.pace.staleAfter else {
+                return nil
+            }
             let days = (time - row.ping) / 86400
             // What is lent for longer is told by the row until then.
             let isOver = row.grants.allSatisfy { $0.keep != .forever && row.ping + Int($0.keep / .second) < time }
@@ -150,7 +152,8 @@ extension SharedSeats {
         }
         let group = link.way.group
         guard unit.isConnected else {
-            throw ControlFailure(.unavailable, "found no contact with pool \(group), expected it: whether \(serial) speaks is not known")
+            throw ControlFailure(
+                .unavailable, "found no contact with pool \(group), expected it: whether \(serial) speaks is not known")
         }
         guard serial != unit.configuration.serial else {
             throw ControlFailure(.invalidValue, "found the serial of this unit, \(serial), expected another's")
@@ -169,7 +172,9 @@ extension SharedSeats {
                 "found that \(serial) \(found), expected a unit that is silent for \(unit.pace.staleAfter / .second + 1) seconds: "
                     + "stop its fpxd, or turn its sharing off")
         }
-        guard silent > unit.pace.staleAfter else { throw speaks("has written its row within the last \(silent / .second + 1) seconds") }
+        guard silent > unit.pace.staleAfter else {
+            throw speaks("has written its row within the last \(silent / .second + 1) seconds")
+        }
         let isRemoved: Bool
         do throws(EtcdError) { isRemoved = try await delete(serial, silence.revision, link) } catch {
             throw ControlFailure(.unavailable, "\(error)")

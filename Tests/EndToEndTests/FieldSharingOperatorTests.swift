@@ -41,7 +41,9 @@ extension SharingUnit {
 
     /// Words that only programmers know: files of a library's source, types, its own numbers.
     fileprivate func jargon() throws -> String {
-        let words = [".cc:", ".swift", "/Sources/", "NIO", "SSL", "Error:", "error:", "Optional(", "handshakeFailed", "1000000/"]
+        let words = [
+            ".cc:", ".swift", "/Sources/", "NIO", "SSL", "Error:", "error:", "Optional(", "handshakeFailed", "1000000/",
+        ]
         let found = try places().flatMap { place in words.filter(place.text.contains).map { "\($0) in \(place.name)" } }
         return found.isEmpty ? "plain" : found.joined(separator: ", ")
     }
@@ -82,7 +84,9 @@ extension EndToEnd.FieldSharingOperator {
         let copy = try SharingUnit("FPXA", seats: 40, EndToEnd.Sharing.fabric(etcd))
         try expectEventually("one of the two gives up") { try unit.view().isFenced || copy.view().isFenced }
         let fenced = try unit.view().isFenced ? unit : copy
-        row("a second fpxd with the same licence", expected: "told everywhere", found: try fenced.told("a copy of this unit runs"))
+        row(
+            "a second fpxd with the same licence", expected: "told everywhere",
+            found: try fenced.told("a copy of this unit runs"))
         row("how it is told", expected: "plain", found: try fenced.jargon())
     }
 
@@ -101,7 +105,9 @@ extension EndToEnd.FieldSharingOperator {
         try folder.write("secret\n", to: "password")
         try folder.write("another\n", to: "wrong")
         let trusted = ["sharing-ca": certificates.authority]
-        let own = ["sharing-certificate": certificates.path("client.pem"), "sharing-private-key": certificates.path("client.key")]
+        let own = [
+            "sharing-certificate": certificates.path("client.pem"), "sharing-private-key": certificates.path("client.key"),
+        ]
         let foreign = [
             "sharing-certificate": certificates.path("stranger.pem"), "sharing-private-key": certificates.path("stranger.key"),
         ]
@@ -109,7 +115,8 @@ extension EndToEnd.FieldSharingOperator {
         let unit = try SharingUnit("FPXA", seats: 40, [:])
         for (situation, settings, sentence) in [
             (
-                "etcd's certificate is of another CA", tls.merging(own) { $1 }.merging(["sharing-ca": certificates.path("stranger-ca.pem")]) { $1 },
+                "etcd's certificate is of another CA",
+                tls.merging(own) { $1 }.merging(["sharing-ca": certificates.path("stranger-ca.pem")]) { $1 },
                 "its certificate does not come from a CA that is trusted here"
             ),
             ("etcd wants a certificate, and none is set", tls.merging(trusted) { $1 }, "none is set"),
@@ -121,7 +128,8 @@ extension EndToEnd.FieldSharingOperator {
             ),
             ("etcd wants a user, and none is set", plain, "found no user for an etcd that wants one"),
             (
-                "the password is wrong", plain.merging(["sharing-user": "fpx", "sharing-password-file": folder.path + "/wrong"]) { $1 },
+                "the password is wrong",
+                plain.merging(["sharing-user": "fpx", "sharing-password-file": folder.path + "/wrong"]) { $1 },
                 "found no password that etcd takes"
             ),
             (
@@ -225,7 +233,9 @@ extension EndToEnd.FieldSharingOperator {
         try expectEventually("it has looked") { try unit.view().staleMembers == 1 }
         let start = ContinuousClock.now
         expectEventually("twice as long as until the first look") { ContinuousClock.now - start > .seconds(6) }
-        row("a unit that is silent for 29 days", expected: "its row is there", found: try remains() ? "its row is there" : "removed")
+        row(
+            "a unit that is silent for 29 days", expected: "its row is there",
+            found: try remains() ? "its row is there" : "removed")
         try clock.set(ahead: 31 * 86400)
         try unit.restart(by: SIGTERM)
         let ended = try eventually { try !remains() }
@@ -256,7 +266,8 @@ extension EndToEnd.FieldSharingOperator {
         busy.load.wanted = 50 * perSeat
         _ = eventually { busy.load.inspected == 50 * perSeat }
         row(
-            "the other unit wants all 50 seats", expected: "50 of 50 in use", found: "\(busy.load.inspected / perSeat) of 50 in use")
+            "the other unit wants all 50 seats", expected: "50 of 50 in use",
+            found: "\(busy.load.inspected / perSeat) of 50 in use")
         busy.load.wanted = 20 * perSeat
         idle.load.wanted = 10 * perSeat
         _ = eventually { idle.load.inspected == 10 * perSeat }
@@ -289,7 +300,9 @@ extension EndToEnd.FieldSharingOperator {
         try expectEventually("the debt is shown") {
             try borrower.daemon.fpx("get", "system", "csf").contains("seats-debt          : 30/0/0\n")
         }
-        try expectEventually("it is told") { try borrower.tells("Given back though sessions are on them: ", "which FPXA has asked") }
+        try expectEventually("it is told") {
+            try borrower.tells("Given back though sessions are on them: ", "which FPXA has asked")
+        }
         // No session begins before as many have ended.
         borrower.load.wanted = 9 * perSeat
         expectEventually("they end") { borrower.load.inspected == 9 * perSeat }
@@ -319,7 +332,8 @@ extension EndToEnd.FieldSharingOperator {
         row(
             "the roles change while the former primary's sessions last",
             expected: "the new one has 50 seats, 80 go on at the former one",
-            found: "the new one has \(new.pool.capNow() / perSeat) seats, \(former.load.inspected / perSeat) go on at the former one",
+            found:
+                "the new one has \(new.pool.capNow() / perSeat) seats, \(former.load.inspected / perSeat) go on at the former one",
             point: "13")
         watch.stop()
     }

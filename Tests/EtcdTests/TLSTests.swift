@@ -59,7 +59,9 @@ extension WithEtcd {
             let stranger = await put(
                 try client(server.list, authority: certificates.path("stranger-ca.pem"), certificate: good.0, key: good.1))
             #expect(stranger?.name == "certificate", "\(String(describing: stranger))")
-            #expect(stranger?.description.hasSuffix(": its certificate does not come from a CA that is trusted here, or is out of date") == true)
+            #expect(
+                stranger?.description.hasSuffix(
+                    ": its certificate does not come from a CA that is trusted here, or is out of date") == true)
             let other = try client(server.list.replacing("127.0.0.1", with: "localhost"), certificate: good.0, key: good.1)
             #expect(await put(other) == nil)
             let none = await put(try client(server.list))

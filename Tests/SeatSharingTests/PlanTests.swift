@@ -6,7 +6,8 @@ import Testing
     @Test func anIdleUnitLendsItsLastSeat() {
         func rows(_ demand: Int) -> [Row] {
             [
-                row("FPX1", .root, purchased: 5, demand: demand, used: demand - 1), row("FPX2", .member, purchased: 3, demand: 1),
+                row("FPX1", .root, purchased: 5, demand: demand, used: demand - 1),
+                row("FPX2", .member, purchased: 3, demand: 1),
                 row("FPX3", .member, purchased: 0, demand: 1),
             ]
         }

@@ -48,8 +48,8 @@ import Testing
         // Where to begin looking: any seed would do, and most of them take longer.
         let first: [String: UInt64] = [
             "fromReceipt": 14, "noLearning": 7, "grantsFirst": 13, "returnsFirst": 12, "oldGrants": 39, "oldReturns": 6,
-            "restartFrees": 100, "renewsUnrecorded": 7, "anyDrained": 6, "noRecord": 70, "noPauseDetector": 176, "noFence": 5,
-            "forgetsLent": 9, "noDeadline": 6, "lendsAgain": 4,
+            "restartFrees": 100, "renewsUnrecorded": 7, "anyDrained": 6, "noRecord": 70, "noPauseDetector": 226, "noFence": 5,
+            "forgetsLent": 9, "noDeadline": 6, "lendsAgain": 4, "forcesNothing": 70,
         ]
         let begin = first[name] ?? 1
         for seed in begin..<begin + 300 {
