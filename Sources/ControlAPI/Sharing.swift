@@ -63,8 +63,8 @@ package struct SharingReport: Codable, Equatable, Sendable {
     package var demand: Seats
     /// In use here again, though the borrower may still use them: `recovery` only.
     package var usedTwice: Seats
-    /// In use beyond own and borrowed seats: sessions on seats that were given back or whose loan has ended. Nothing begins before
-    /// as many have ended.
+    /// In use beyond own and borrowed seats: sessions on seats that were given back, or whose loan has ended. Nothing begins
+    /// before as many have ended.
     package var debt: Seats
     /// What is wrong in the pool or on the way to it, a sentence each.
     package var problems: [String]
