@@ -40,6 +40,8 @@ package struct SharingReport: Codable, Equatable, Sendable {
     package var isFenced: Bool
     /// `time`, `ack-only`, `recovery 14d`
     package var policy: String
+    /// How long it waits for lent seats that it needs: `10m`, `never`
+    package var reclaimAfter: String
     /// The bound of what may be used twice under that policy, in a sentence.
     package var overUse: String
     /// How long a loan by time lasts, and how often this unit speaks.
@@ -61,6 +63,9 @@ package struct SharingReport: Codable, Equatable, Sendable {
     package var demand: Seats
     /// In use here again, though the borrower may still use them: `recovery` only.
     package var usedTwice: Seats
+    /// In use beyond own and borrowed seats: sessions on seats that were given back, or whose loan has ended. Nothing begins
+    /// before as many have ended.
+    package var debt: Seats
     /// What is wrong in the pool or on the way to it, a sentence each.
     package var problems: [String]
     package var endpoints: [Endpoint]
@@ -76,10 +81,11 @@ package struct SharingReport: Codable, Equatable, Sendable {
 
     package init(
         mode: String, group: String = "", serial: String = "", role: String = "", isEntitled: Bool = false,
-        isConnected: Bool = false, isFenced: Bool = false, policy: String = "", overUse: String = "", termSeconds: Int = 0,
+        isConnected: Bool = false, isFenced: Bool = false, policy: String = "", reclaimAfter: String = "", overUse: String = "",
+        termSeconds: Int = 0,
         heartbeatMilliseconds: Int = 0, members: Int = 0, staleMembers: Int = 0, lenders: [Partner] = [],
         borrowers: [Partner] = [], own: Seats = .zero, borrowed: Seats = .zero, lent: Seats = .zero, cap: Seats = .zero,
-        used: Seats = .zero, demand: Seats = .zero, usedTwice: Seats = .zero, problems: [String] = [],
+        used: Seats = .zero, demand: Seats = .zero, usedTwice: Seats = .zero, debt: Seats = .zero, problems: [String] = [],
         endpoints: [Endpoint] = [], hasPassword: Bool = false, ledger: Ledger? = nil, ha: HASeats? = nil,
         sessionsPerSeat: Int = 0, sessions: Int = 0
     ) {
@@ -91,6 +97,7 @@ package struct SharingReport: Codable, Equatable, Sendable {
         self.isConnected = isConnected
         self.isFenced = isFenced
         self.policy = policy
+        self.reclaimAfter = reclaimAfter
         self.overUse = overUse
         self.termSeconds = termSeconds
         self.heartbeatMilliseconds = heartbeatMilliseconds
@@ -105,6 +112,7 @@ package struct SharingReport: Codable, Equatable, Sendable {
         self.used = used
         self.demand = demand
         self.usedTwice = usedTwice
+        self.debt = debt
         self.problems = problems
         self.endpoints = endpoints
         self.hasPassword = hasPassword

@@ -52,6 +52,8 @@ package struct Mutations: OptionSet, Hashable, Sendable {
     package static let anyOrder = Mutations(rawValue: 1 << 22)
     /// What is on disk is taken for the latest, wherever it comes from.
     package static let oldRecord = Mutations(rawValue: 1 << 23)
+    /// A borrower gives back by force without lowering its cap.
+    package static let forcesNothing = Mutations(rawValue: 1 << 24)
 
     package static let all: [(name: String, mutation: Mutations)] = [
         ("fromReceipt", .fromReceipt), ("noMargin", .noMargin), ("noLearning", .noLearning), ("grantsFirst", .grantsFirst),
@@ -61,5 +63,6 @@ package struct Mutations: OptionSet, Hashable, Sendable {
         ("noPauseDetector", .noPauseDetector), ("noFence", .noFence), ("forgetsLent", .forgetsLent),
         ("noDeadline", .noDeadline), ("lendsAgain", .lendsAgain), ("unproven", .unproven), ("unbounded", .unbounded),
         ("outlivesLicense", .outlivesLicense), ("anyFactor", .anyFactor), ("anyOrder", .anyOrder), ("oldRecord", .oldRecord),
+        ("forcesNothing", .forcesNothing),
     ]
 }

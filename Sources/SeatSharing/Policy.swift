@@ -61,16 +61,21 @@ package enum Policy: Equatable, Sendable {
         case "ack-only": self = .acknowledgedOnly
         default:
             let words = text.split(separator: " ", omittingEmptySubsequences: false)
-            let units: [Character: Nanoseconds] = ["d": 86400, "h": 3600, "m": 60, "s": 1]
-            guard words.count == 2, words[0] == "recovery", let unit = words[1].last.flatMap({ units[$0] }),
-                words[1].dropLast().allSatisfy({ $0.isASCII && $0.isNumber }),
-                let number = Nanoseconds(words[1].dropLast()), (1...Self.longest / unit).contains(number)
-            else {
+            guard words.count == 2, words[0] == "recovery", let time = Self.time(words[1]) else {
                 throw .policy(
                     found: text, expected: "time, ack-only, or recovery with a time from 1s to 365d, as in recovery 14d")
             }
-            self = .recovery(number * unit * .second)
+            self = .recovery(time)
         }
+    }
+
+    /// A time from 1s to 365d, as in `10m`; nil for anything else.
+    package static func time(_ text: some StringProtocol) -> Nanoseconds? {
+        let units: [Character: Nanoseconds] = ["d": 86400, "h": 3600, "m": 60, "s": 1]
+        guard let unit = text.last.flatMap({ units[$0] }), text.dropLast().allSatisfy({ $0.isASCII && $0.isNumber }),
+            let number = Nanoseconds(text.dropLast()), (1...longest / unit).contains(number)
+        else { return nil }
+        return number * unit * .second
     }
 
     private static let longest: Nanoseconds = 365 * 86400

@@ -14,7 +14,7 @@ extension Row {
         }.joined(separator: ",")
         text += "],\"holdings\":["
         text += holdings.map { "[\"\($0.lender)\",\($0.through),\(Self.text($0.seats))]" }.joined(separator: ",")
-        text += "],\"term\":\(term)"
+        text += "],\"term\":\(term),\"reclaim_after\":\(reclaimAfter)"
         if let preferences {
             let members = preferences.members.sorted { $0.key < $1.key }.map { "\"\($0.key)\":\(Self.text($0.value))" }
             text += ",\"preferences\":{\"global\":\(Self.text(preferences.global)),"
@@ -66,6 +66,7 @@ extension Row {
         holdings = try reader.holdings()
         preferences = try reader.preferences()
         term = Nanoseconds(try reader.integer("term", 1...Int.max))
+        reclaimAfter = Nanoseconds(try reader.integer("reclaim_after", 1...Int.max))
         try reader.finish()
         guard purchased.covers(own) else { throw reader.wrong("own", "\(own)", "no more than purchased") }
     }

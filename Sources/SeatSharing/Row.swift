@@ -118,13 +118,16 @@ package struct Row: Equatable, Sendable {
     package var preferences: Preferences?
     /// How long loans by time last, as this unit is set: for people, who mean it to be the same on all.
     package var term: Nanoseconds
+    /// For how long a borrower may keep what this unit asks back, while sessions are on it; `forever`: as long as they last.
+    package var reclaimAfter: Nanoseconds
 
     package init(
         cluster: String, serial: String, mode: SharingMode, role: Role, incarnation: UInt64, sequence: Int, record: UInt64,
         clock: Instant, ping: Int, isEntitled: Bool, purchased: Seats, own: Seats, used: Seats, demand: Seats,
         allocated: Seats,
         modelMax: Seats,
-        grants: [Grant], holdings: [Holding], preferences: Preferences?, term: Nanoseconds = 30 * .second
+        grants: [Grant], holdings: [Holding], preferences: Preferences?, term: Nanoseconds = 30 * .second,
+        reclaimAfter: Nanoseconds = .forever
     ) {
         self.cluster = cluster
         self.serial = serial
@@ -146,6 +149,7 @@ package struct Row: Equatable, Sendable {
         self.holdings = holdings
         self.preferences = preferences
         self.term = term
+        self.reclaimAfter = reclaimAfter
     }
 
     /// `pool/LICENCE/m/`: below it lie the rows of the members.

@@ -50,6 +50,7 @@ extension Unit {
     package var wake: Instant {
         var times = [isFenced ? .forever : lastWrite + pace.heartbeat, entitlement.until, learning?.until ?? .forever]
         if isDirty { times.append(lastWrite + pace.gap) }
+        times.append(nextOverdue)
         times += loans.map(\.until) + held.values.map(\.deadline)
         return times.filter { $0 > now }.min() ?? .forever
     }
@@ -241,7 +242,9 @@ extension Unit {
 
     /// Seats that this unit may use, and does not: what it can give away without shrinking.
     var room: Seats {
-        (own + borrowed(at: now) - ceiling).raised(to: .zero)
+        let room = (own + borrowed(at: now) - ceiling).raised(to: .zero)
+        guard mutations.contains(.forcesNothing) else { return room }
+        return room.raised(to: overdue.reduce(.zero) { $0 + $1.seats })
     }
 
     /// Tells the engine: down at once where time or the licence has ended something, down by draining for what is to be given
@@ -252,8 +255,9 @@ extension Unit {
         falls = held.values.filter { $0.seats != .zero }.map { ($0.deadline, $0.seats) }
         let (gives, returns) = intents()
         let away = gives.reduce(Seats.zero) { $0 + $1.seats } + returns.reduce(Seats.zero) { $0 + $1.seats }
+        let forced = mutations.contains(.forcesNothing) ? .zero : overdue.reduce(Seats.zero) { $0 + $1.seats }
         for type in SeatType.allCases {
-            let most = min(isFenced ? 0 : entitlement.modelMax[type], all[type])
+            let most = min(isFenced ? 0 : entitlement.modelMax[type], max(0, all[type] - forced[type]))
             if ceiling[type] > most { setCap(type, most) }
             let target = min(most, max(0, all[type] - away[type]))
             if target >= ceiling[type] {

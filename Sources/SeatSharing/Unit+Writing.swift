@@ -43,13 +43,7 @@ extension Unit {
     }
 
     private mutating func compose() -> Row {
-        for (lender, seats) in intents().returns {
-            let seats = seats.lowered(to: giveableRoom(returning: true))
-            guard seats != .zero else { continue }
-            held[lender]?.seats -= seats
-            // All that has been asked for so far was asked for before this.
-            held[lender]?.through = sequence
-        }
+        giveBack()
         // What the borrower has not been answered yet: `renew` answers the same rows.
         let gives = due()
         renew()
@@ -71,7 +65,8 @@ extension Unit {
             holdings: held.sorted { $0.key < $1.key }.map {
                 Holding(lender: $0.key, through: max($0.value.through, $0.value.number), seats: $0.value.seats)
             },
-            preferences: configuration.preferences, term: configuration.term)
+            preferences: configuration.preferences, term: configuration.term,
+            reclaimAfter: configuration.reclaimAfter)
     }
 
     /// What is lent, as rows and the record tell it.

@@ -15,12 +15,14 @@ package struct UnitConfiguration: Equatable, Sendable {
     package var preferences: Preferences?
     /// How long loans by time last in a small pool.
     package var term: Nanoseconds
+    /// For how long a borrower may keep what this unit asks back, while sessions are on it.
+    package var reclaimAfter: Nanoseconds
 
     /// - Throws: `setting` for what is out of range.
     package init(
         cluster: String, serial: String, mode: SharingMode, role: Role, policy: Policy = .byTime,
         preferences: Preferences? = nil,
-        term: Nanoseconds = 30 * .second
+        term: Nanoseconds = 30 * .second, reclaimAfter: Nanoseconds = .forever
     ) throws(SharingError) {
         for (name, text) in [("cluster", cluster), ("serial", serial)] where !Row.isName(text) {
             throw .setting(name: name, found: text, expected: "1 to 64 letters, digits, dots, dashes and underscores")
@@ -43,7 +45,11 @@ package struct UnitConfiguration: Equatable, Sendable {
         self.role = role
         self.policy = policy
         self.preferences = preferences
+        guard reclaimAfter >= .second else {
+            throw .setting(name: "reclaim-after", found: "\(reclaimAfter) ns", expected: "at least 1 second")
+        }
         self.term = term
+        self.reclaimAfter = reclaimAfter
     }
 }
 
@@ -163,6 +169,8 @@ package enum Notice: Equatable, Sendable {
     case learned
     /// What is lent for longer than time is not known: so many seats stay unused.
     case lentUnknown(Seats)
+    /// Its owner has asked for so many seats for longer than it allows: they are given back though sessions are on them.
+    case forced(lender: String, seats: Seats)
 }
 
 package struct Unit: Sendable {
@@ -234,6 +242,8 @@ package struct Unit: Sendable {
 
     // What is borrowed.
     var held: [String: Held] = [:]
+    /// What lenders ask back.
+    var asked: [String: [SeatType: [Ask]]] = [:]
 
     // The engine.
     /// The cap that was told last, and the most that may still be in use or spare: larger only while a shrink is not complete.
@@ -326,6 +336,7 @@ package struct Unit: Sendable {
         handle(event)
         expire()
         adjustRecord()
+        noteAsked()
         adjustCaps()
         write()
         defer { effects = [] }

@@ -21,6 +21,7 @@ extension Setting {
     public static let sharingCertificate = "sharing-certificate"
     public static let sharingPrivateKey = "sharing-private-key"
     public static let sharingReclaim = "sharing-reclaim"
+    public static let sharingReclaimAfter = "sharing-reclaim-after"
     public static let sharingTerm = "sharing-term"
     public static let segment = "segment"
     public static let stateFolder = "state-folder"
@@ -97,6 +98,9 @@ extension Setting {
         Setting(
             sharingReclaim, .policy, in: .sharing,
             help: "when lent seats come back from a unit that is out of reach"),
+        Setting(
+            sharingReclaimAfter, .patience, in: .sharing,
+            help: "how long this unit waits for lent seats that it needs while sessions are on them"),
         Setting(sharingTerm, .number(3...3600, unit: "seconds"), in: .sharing, help: "how long a loan by time lasts"),
     ]
 

@@ -22,6 +22,8 @@ public struct Setting: Sendable {
         case endpoints
         /// When a loan ends without a word from the borrower.
         case policy
+        /// A time such as `10m`, or `never`.
+        case patience
     }
 
     /// Where a setting stands for `fpx config`, by its words after `config`.
@@ -87,6 +89,7 @@ public struct Setting: Sendable {
         case .endpoints:
             "http://HOST:PORT or https://HOST:PORT, at most \(Self.endpointsMax) with commas between, all of one kind, or nothing"
         case .policy: "time, ack-only, or recovery with a time from 1s to 365d, as in recovery 14d"
+        case .patience: "a time from 1s to 365d, as in 10m, or never"
         }
     }
 
@@ -108,6 +111,7 @@ public struct Setting: Sendable {
         case .seats: Self.seats(value) != nil
         case .seatsOfUnits: Self.seatsOfUnits(value) != nil
         case .endpoints: Self.endpoints(value) != nil
+        case .patience: value == "never" || Policy.time(value) != nil
         case .policy: (try? Policy(value)) != nil
         }
     }

@@ -26,7 +26,8 @@ extension Settings {
         return try UnitConfiguration(
             cluster: self[mode.isHA ? Setting.haGroupName : Setting.csfGroupName], serial: serial, mode: mode,
             role: role ?? (mode.isHA ? .secondary : .member), policy: policy(Setting.sharingReclaim),
-            preferences: role == .root ? preferences : nil, term: Nanoseconds(number(Setting.sharingTerm)) * .second)
+            preferences: role == .root ? preferences : nil, term: Nanoseconds(number(Setting.sharingTerm)) * .second,
+            reclaimAfter: Policy.time(self[Setting.sharingReclaimAfter]) ?? .forever)
     }
 
     package func seats(_ name: String) -> Seats { Setting.seats(self[name]) ?? .zero }

@@ -20,7 +20,8 @@ public struct Settings: Sendable {
                 Setting.csfDivision: "max-min", Setting.haMode: "standalone", Setting.haRole: "secondary",
                 Setting.haGroupName: "", Setting.sharingEndpoints: "", Setting.sharingUser: "",
                 Setting.sharingPasswordFile: "", Setting.sharingCA: "", Setting.sharingCertificate: "",
-                Setting.sharingPrivateKey: "", Setting.sharingReclaim: "time", Setting.sharingTerm: "30",
+                Setting.sharingPrivateKey: "", Setting.sharingReclaim: "time", Setting.sharingReclaimAfter: "10m",
+                Setting.sharingTerm: "30",
             ]
             if let home {
                 // Counters belong in memory: the folder may lie on a disk.

@@ -61,6 +61,7 @@ extension Text {
             "Members: \(report.members), stale \(report.staleMembers)",
             "Term: \(report.termSeconds) s, heartbeat \(heartbeat) ms",
             "Reclaim: \(report.policy.shown)",
+            "Reclaim after: \(report.reclaimAfter.shown)",
             "Over-use: \(report.overUse.shown)",
             "Sessions: \(report.sessions), \(report.sessionsPerSeat) to a seat",
         ]
@@ -79,9 +80,10 @@ extension Text {
             [type.rawValue]
                 + [
                     report.own, report.borrowed, report.lent, report.cap, report.used, report.demand, report.usedTwice,
+                    report.debt,
                 ].map { String($0[type]) }
         }
-        return table(rows, header: ["TYPE", "OWN", "BORROWED", "LENT", "CAP", "USED", "DEMAND", "USED_TWICE"])
+        return table(rows, header: ["TYPE", "OWN", "BORROWED", "LENT", "CAP", "USED", "DEMAND", "USED_TWICE", "DEBT"])
     }
 
     private static func partners(_ partners: [SharingReport.Partner], _ name: String) -> String {
@@ -112,8 +114,10 @@ extension Text {
                 ("role", report.role), ("serial", report.serial),
                 ("connection", report.isConnected ? "connected" : "disconnected"), ("entitled", word(report.isEntitled)),
                 ("members", String(report.members)), ("stale-members", String(report.staleMembers)),
-                ("reclaim", report.policy), ("seats-own", "\(report.own)"), ("seats-borrowed", "\(report.borrowed)"),
+                ("reclaim", report.policy), ("reclaim-after", report.reclaimAfter), ("seats-own", "\(report.own)"),
+                ("seats-borrowed", "\(report.borrowed)"),
                 ("seats-lent", "\(report.lent)"), ("seats-allocated", "\(report.cap)"), ("seats-used", "\(report.used)"),
+                ("seats-debt", "\(report.debt)"),
             ] + report.problems.map { ("problem", $0) })
     }
 

@@ -72,6 +72,8 @@ struct FPXD: AsyncParsableCommand {
     @Option(help: "PEM file: the private key of that certificate.") var sharingPrivateKey: String?
     @Option(help: "time, ack-only or \"recovery 14d\": when lent seats come back from a unit that is out of reach.")
     var sharingReclaim: String?
+    @Option(help: "\"10m\" or never: how long this unit waits for lent seats that it needs while sessions are on them.")
+    var sharingReclaimAfter: String?
     @Option(help: "Seconds for which a seat is lent, 3 to 3600.") var sharingTerm: String?
 
     private var flags: [String: String] {
@@ -93,7 +95,8 @@ struct FPXD: AsyncParsableCommand {
             Setting.sharingEndpoints: sharingEndpoints, Setting.sharingUser: sharingUser,
             Setting.sharingPasswordFile: sharingPasswordFile, Setting.sharingCA: sharingCa,
             Setting.sharingCertificate: sharingCertificate, Setting.sharingPrivateKey: sharingPrivateKey,
-            Setting.sharingReclaim: sharingReclaim, Setting.sharingTerm: sharingTerm,
+            Setting.sharingReclaim: sharingReclaim, Setting.sharingReclaimAfter: sharingReclaimAfter,
+            Setting.sharingTerm: sharingTerm,
         ]
     }
 

@@ -132,7 +132,7 @@ extension SharedSeats {
                 return nil
             }
             let days = (time - row.ping) / 86400
-            // What is lent for longer is told by the row until then.
+            // What is lent for longer is told by the row until then, or until its licence ends, when it reads as giving nothing.
             let isOver = row.grants.allSatisfy { $0.keep != .forever && row.ping + Int($0.keep / .second) < time }
             return days >= Self.goneAfterDays && isOver ? (row.serial, days, silence.revision) : nil
         }

@@ -152,6 +152,7 @@ extension SharedSeats {
             report.endpoints = link.client.endpoints.map { SharingReport.Endpoint(url: $0.url, state: $0.state) }
             report.hasPassword = !state.settings[Setting.sharingPasswordFile].isEmpty
             report.policy = state.settings[Setting.sharingReclaim]
+            report.reclaimAfter = state.settings[Setting.sharingReclaimAfter]
             report.sessionsPerSeat = state.sessionsPerSeat
             report.sessions = pools[0].snapshot().inUse
             if let trouble = state.trouble { report.problems.append(trouble) }
@@ -190,6 +191,7 @@ extension SharedSeats {
         report.used = unit.used
         report.demand = unit.demand
         report.usedTwice = unit.usedTwice
+        report.debt = unit.debt
         if unit.isFenced {
             report.problems.append(
                 "a copy of this unit runs, for another process writes its row: this one uses no seats. "

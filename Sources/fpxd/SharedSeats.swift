@@ -381,6 +381,11 @@ final class SharedSeats: Sendable {
                 "This host has stood still for \(nanoseconds / .millisecond) ms and its clock with it, as \(lender) shows: all "
                     + "borrowed seats are dropped"
             )
+        case .forced(let lender, let seats):
+            (
+                .warning,
+                "Given back though sessions are on them: \(seats) seats, which \(lender) has asked for longer than it waits"
+            )
         case .learned: (.info, "What was lent before this start is back, or known")
         case .lentUnknown(let seats):
             (.error, "It is not known what is lent for longer than time: \(seats.counted) stay unused")

@@ -64,7 +64,7 @@ import Testing
         #expect(!rows.isEmpty && settings == rows)
         #expect(daemonsManual.contains("The first four are changed at once by `fpx config system global`"))
         #expect(sections.map(\.path) == ["system global", "system csf", "system ha", "system sharing", "system daemon"])
-        #expect(sections.map { $0.settings.filter(\.changeable).count } == [4, 6, 3, 8, 0])
+        #expect(sections.map { $0.settings.filter(\.changeable).count } == [4, 6, 3, 9, 0])
         let status = Samples.status()
         #expect(rows.contains(["segment", status.segment]))
         #expect(daemonsManual.contains("`\(status.configurationFile ?? "none")`"))

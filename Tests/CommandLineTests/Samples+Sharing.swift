@@ -34,7 +34,8 @@ extension Samples {
     static func sharing(role: Role, viewer: String, isDisconnected: Bool = false) -> SharingReport {
         SharingReport(
             mode: isDisconnected ? "fabric-disconn" : "fabric", group: "lab", serial: viewer, role: role.rawValue,
-            isEntitled: true, isConnected: !isDisconnected, isFenced: false, policy: "time", overUse: "none while clocks agree",
+            isEntitled: true, isConnected: !isDisconnected, isFenced: false, policy: "time", reclaimAfter: "10m",
+            overUse: "none while clocks agree",
             termSeconds: 30, heartbeatMilliseconds: 2000, members: 2, staleMembers: 0,
             lenders: [.init(serial: "FPXMEMB02", seats: Seats(furl: 6, fnbi: 0, fcas: 0), endsInSeconds: 27)],
             own: Seats(furl: 40, fnbi: 0, fcas: 0), borrowed: Seats(furl: 6, fnbi: 0, fcas: 0),

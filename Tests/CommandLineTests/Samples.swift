@@ -151,6 +151,7 @@ enum Samples {
                     setting("certificate", "", nil, "This unit's certificate"),
                     setting("private-key", "", nil, "Its private key"),
                     setting("reclaim", "time", nil, "When lent seats come back"),
+                    setting("reclaim-after", "10m", nil, "How long lent seats are waited for"),
                     setting("term", "30", nil, "How long a loan lasts"),
                 ]),
             .init(

@@ -105,14 +105,15 @@ import Testing
                 Members: 2, stale 0
                 Term: 30 s, heartbeat 2000 ms
                 Reclaim: time
+                Reclaim after: 10m
                 Over-use: none while clocks agree
                 Sessions: 1105, 25 to a seat
                 Endpoint: https://192.0.2.21:2379, in use
 
-                TYPE  OWN  BORROWED  LENT  CAP  USED  DEMAND  USED_TWICE
-                furl   40         6     0   46    45      45           0
-                fnbi    0         0     0    0     0       0           0
-                fcas    0         0     0    0     0       0           0
+                TYPE  OWN  BORROWED  LENT  CAP  USED  DEMAND  USED_TWICE  DEBT
+                furl   40         6     0   46    45      45           0     0
+                fnbi    0         0     0    0     0       0           0     0
+                fcas    0         0     0    0     0       0           0     0
 
                 LENDER     SEATS  ENDS
                 FPXMEMB02  6/0/0  in 27 s
@@ -148,11 +149,13 @@ import Testing
                 members             : 2
                 stale-members       : 0
                 reclaim             : time
+                reclaim-after       : 10m
                 seats-own           : 40/0/0
                 seats-borrowed      : 6/0/0
                 seats-lent          : 0/0/0
                 seats-allocated     : 46/0/0
                 seats-used          : 45/0/0
+                seats-debt          : 0/0/0
 
                 """)
         #expect(

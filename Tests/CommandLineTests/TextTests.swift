@@ -236,6 +236,7 @@ import Testing
                     set certificate ""
                     set private-key ""
                     set reclaim time
+                    set reclaim-after 10m
                     set term 30
                 end
                 config system daemon

@@ -275,4 +275,108 @@ extension EndToEnd.FieldSharingOperator {
         row("then it needs 10 itself", expected: "10 in use", found: "\(idle.load.inspected / perSeat) in use")
         watch.stop()
     }
+
+    /// Sessions that last keep borrowed seats; their owner says for how long.
+    @Test func seatsThatLongSessionsKeepComeHome() async throws {
+        let etcd = try await EtcdServer.start()
+        let (owner, borrower) = try startPair(EndToEnd.Sharing.fabric(etcd))
+        let watch = CapWatch([owner, borrower], most: 50 * perSeat)
+        #expect(try owner.daemon.fpx("get", "system", "csf").contains("reclaim-after       : 10m\n"))
+        borrower.load.wanted = 40 * perSeat
+        expectEventually("the borrower has 30 seats") { borrower.load.inspected == 40 * perSeat }
+        owner.load.wanted = 40 * perSeat
+        let start = ContinuousClock.now
+        expectEventually("more than a term goes by") {
+            owner.load.inspected == 40 * perSeat || ContinuousClock.now - start > .seconds(5)
+        }
+        row(
+            "the borrower's sessions last, its owner waits for 10 minutes", expected: "the owner has 10 seats",
+            found: "the owner has \(owner.load.inspected / perSeat) seats", point: "13")
+        try owner.configure("sharing", "set", "reclaim-after", "1s")
+        let change = ContinuousClock.now
+        _ = eventually { owner.load.inspected == 40 * perSeat }
+        print("the owner has its seats after \(Int((ContinuousClock.now - change) / .milliseconds(1))) ms")
+        row(
+            "it waits for a second", expected: "the owner has 40 seats, the borrower's 40 go on",
+            found: "the owner has \(owner.load.inspected / perSeat) seats, the borrower's "
+                + "\(borrower.load.inspected / perSeat) go on", point: "13")
+        #expect(try owner.view().reclaimAfter == "1s")
+        try expectEventually("the debt is shown") {
+            try borrower.daemon.fpx("get", "system", "csf").contains("seats-debt          : 30/0/0\n")
+        }
+        #expect(try borrower.view().debt.furl == 30)
+        #expect(try owner.view().debt.furl == 0)
+        try expectEventually("it is told") {
+            try borrower.tells("Given back though sessions are on them: ", "which FPXA has asked")
+        }
+        // No session begins before as many have ended.
+        borrower.load.wanted = 20 * perSeat
+        expectEventually("some end") { borrower.load.inspected == 20 * perSeat }
+        borrower.load.wanted = 30 * perSeat
+        try expectEventually("the debt is less") { try borrower.view().debt.furl == 10 }
+        #expect(borrower.load.inspected == 20 * perSeat)
+        borrower.load.wanted = 9 * perSeat
+        expectEventually("they end") { borrower.load.inspected == 9 * perSeat }
+        borrower.load.wanted = 12 * perSeat
+        expectEventually("its own seats are in use") { borrower.load.inspected == 10 * perSeat }
+        try expectEventually("nothing is owed") { try borrower.view().debt.furl == 0 }
+        #expect(borrower.load.inspected == 10 * perSeat && owner.load.inspected == 40 * perSeat)
+        watch.stop()
+    }
+
+    private func startCluster(_ etcd: EtcdServer, term: Int) throws -> (former: SharingUnit, new: SharingUnit) {
+        let settings = [
+            "ha-mode": "7.2", "ha-group-name": "pair", "sharing-endpoints": "\"\(etcd.list)\"", "sharing-term": "\(term)",
+        ]
+        let units = try SharingUnit.start(
+            ["FPX1": 30, "FPX2": 50], settings, each: ["FPX1": ["ha-role": "primary"], "FPX2": ["ha-role": "secondary"]])
+        units[0].load.wanted = 80 * perSeat
+        expectEventually("all is in use") { units[0].load.inspected == 80 * perSeat }
+        return (units[0], units[1])
+    }
+
+    @Test func aNewPrimaryUsesItsOwnSeatsAtOnce() async throws {
+        let etcd = try await EtcdServer.start()
+        let (former, new) = try startCluster(etcd, term: 30)
+        let watch = CapWatch([former, new], most: 80 * perSeat)
+        let start = ContinuousClock.now
+        try former.configure("ha", "set", "role", "secondary")
+        try new.configure("ha", "set", "role", "primary")
+        new.load.wanted = 60 * perSeat
+        // The term is 30 seconds: by time it would take that long.
+        _ = eventually(within: 20) { new.load.inspected >= 50 * perSeat }
+        print("a new primary has its seats after \(Int((ContinuousClock.now - start) / .milliseconds(1))) ms")
+        row(
+            "the roles change while the former primary's sessions last",
+            expected: "the new one uses 50 seats, 80 go on at the former one",
+            found: "the new one uses \(new.load.inspected / perSeat) seats, "
+                + "\(former.load.inspected / perSeat) go on at the former one",
+            point: "13")
+        // What belongs to the former one follows as its sessions end.
+        former.load.wanted = 0
+        new.load.wanted = 80 * perSeat
+        expectEventually("all is in use at the new one") { new.load.inspected == 80 * perSeat }
+        watch.stop()
+    }
+
+    /// Its workers go on without it, up to the loan's end: nobody can know that they do not.
+    @Test func aDeadPrimarysLoansEndByTheTerm() async throws {
+        let etcd = try await EtcdServer.start()
+        let (former, new) = try startCluster(etcd, term: 6)
+        let watch = CapWatch([former, new], most: 80 * perSeat)
+        try former.daemon.end(by: SIGKILL)
+        let start = ContinuousClock.now
+        try new.configure("ha", "set", "role", "primary")
+        new.load.wanted = 60 * perSeat
+        _ = eventually { new.load.inspected >= 50 * perSeat }
+        let time = ContinuousClock.now - start
+        print("a new primary has the seats that a dead one had borrowed after \(Int(time / .milliseconds(1))) ms")
+        row(
+            "the primary's fpxd is killed while its sessions last, the other unit becomes primary",
+            expected: "the new one uses 50 seats, 80 go on at the former one",
+            found: "the new one uses \(new.load.inspected / perSeat) seats, "
+                + "\(former.load.inspected / perSeat) go on at the former one",
+            point: "13")
+        watch.stop()
+    }
 }

@@ -37,6 +37,8 @@ struct SharingView: Decodable {
     var borrowed: SeatCount
     var lent: SeatCount
     var cap: SeatCount
+    var debt: SeatCount
+    var reclaimAfter: String
     var problems: [String]
     var endpoints: [Endpoint]
 }

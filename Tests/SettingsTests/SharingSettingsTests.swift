@@ -27,6 +27,7 @@ import Testing
             "sharing-endpoints",
             ["", "http://e:2379", "https://192.0.2.1:2379,https://e", "http://[2001:db8::1]:2379", "http://a:1 , http://b:1/"]
         ),
+        ("sharing-reclaim-after", ["never", "10m", "1s", "365d"]),
         ("sharing-reclaim", ["time", "ack-only", "recovery 14d", "recovery 1s", "recovery 365d"]),
         ("sharing-term", ["3", "30", "3600"]), ("csf-group-name", ["", "lab", longest]),
         ("ha-mode", ["standalone", "pre-7.2", "7.2"]), ("sharing-ca", ["", "/etc/fpx/ca.pem"]),
@@ -52,6 +53,7 @@ import Testing
                 tooMany,
             ]
         ),
+        ("sharing-reclaim-after", ["", "10", "0s", "366d", "10 m", "+1m", "m", "Never"]),
         ("sharing-reclaim", ["", "never", "recovery", "recovery 14", "recovery 0d", "recovery  1d", "recovery 366d", "Time"]),
         ("sharing-term", ["2", "3601", "", "30s", "3e1"]),
         ("csf-group-name", ["a b", "a/b", longest + "a"]),
@@ -189,7 +191,7 @@ import Testing
         #expect(try settings().endpoints == [])
         let root = try settings(
             Self.fabric + "csf-role: root\ncsf-preferred-seats: 5\ncsf-member-preferred-seats: FPX2 1/2/3, FPX3 4\n"
-                + "csf-division: proportional\nsharing-reclaim: recovery 2h\nsharing-term: 60\n")
+                + "csf-division: proportional\nsharing-reclaim: recovery 2h\nsharing-term: 60\nsharing-reclaim-after: never\n")
         #expect(
             try root.unitConfiguration(serial: "FPX1")
                 == UnitConfiguration(
@@ -197,16 +199,18 @@ import Testing
                     preferences: Preferences(
                         global: Seats(5), members: ["FPX2": Seats(furl: 1, fnbi: 2, fcas: 3), "FPX3": Seats(4)],
                         division: .proportional),
-                    term: 60 * .second))
+                    term: 60 * .second, reclaimAfter: .forever))
         #expect(
             try settings(Self.fabric).unitConfiguration(serial: "FPX1")
-                == UnitConfiguration(cluster: "lab", serial: "FPX1", mode: .fabric, role: .member))
+                == UnitConfiguration(
+                    cluster: "lab", serial: "FPX1", mode: .fabric, role: .member, reclaimAfter: 600 * .second))
         for (word, mode) in [("7.2", SharingMode.ha72), ("pre-7.2", .haBefore72)] {
             let text = Self.cluster.replacing("7.2", with: word) + "ha-role: primary\nsharing-reclaim: ack-only\n"
             #expect(
                 try settings(text).unitConfiguration(serial: "FPX1")
                     == UnitConfiguration(
-                        cluster: "pair", serial: "FPX1", mode: mode, role: .primary, policy: .acknowledgedOnly))
+                        cluster: "pair", serial: "FPX1", mode: mode, role: .primary, policy: .acknowledgedOnly,
+                        reclaimAfter: 600 * .second))
         }
         let error = #expect(throws: SharingError.self) { try root.unitConfiguration(serial: "a/b") }
         #expect(error.map { "\($0)" }?.hasPrefix("serial: found \"a/b\"") == true)

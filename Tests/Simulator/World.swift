@@ -72,7 +72,8 @@ final class World {
             let role: Role = mode.isHA ? (index == 0 ? .primary : .secondary) : (index == 0 ? .root : .member)
             let configuration = try UnitConfiguration(
                 cluster: "LIC1", serial: "FPX\(index + 1)", mode: mode, role: role, policy: policy,
-                preferences: role == .root ? preferences() : nil, term: term)
+                preferences: role == .root ? preferences() : nil, term: term,
+                reclaimAfter: seed % 2 == 0 ? .forever : 3 * .second)
             let clock = Clock(
                 at: 0, reading: Nanoseconds(Int.random(in: 1...1_000_000, using: &random)) * .millisecond, rate: rate())
             nodes.append(

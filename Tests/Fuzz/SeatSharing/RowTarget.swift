@@ -70,7 +70,7 @@ private func live(_ pool: Pool, _ mode: SharingMode) {
     var now = Instant(1000 * .second)
     var unit = Unit(
         configuration, entitlement: Entitlement(purchased: bought, modelMax: Seats(500), until: .forever), incarnation: 7,
-        former: .known(.nothing(id: 1)), now: now)
+        former: .known(.nothing(id: 1)), now: now, unixTime: 0)
     for event in [Event.pool(pool), .tick(unixTime: 1), .pool(pool), .tick(unixTime: 2)] {
         _ = unit.step(event, now: now)
         let most = bought + unit.borrowed(at: now)
