@@ -269,6 +269,13 @@ extension PoolEngine {
         }
     }
 
+    /// Calls `body` for each writer of a process slot, used or not. For slots that somebody holds: their memory is reserved.
+    func forEveryWriter(of slot: Int, _ body: (Writer) -> Void) {
+        for index in 0..<(Self.lockedIndex + Layout.extraWriters) {
+            if let writer = writer(slot: slot, index: index, kind: .locked) { body(writer) }
+        }
+    }
+
     /// Whether a process slot was ever used. The memory of others has not been reserved.
     func isUsed(slot: Int) -> Bool { headerWord(Layout.headerSlots + slot / 64 * 8).load() >> UInt64(slot & 63) & 1 == 1 }
 
