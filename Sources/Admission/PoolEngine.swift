@@ -253,4 +253,11 @@ extension PoolEngine {
             }
         }
     }
+
+    /// Calls `body` for each writer of a process slot, used or not. For slots that somebody holds: their memory is reserved.
+    func forEveryWriter(of slot: Int, _ body: (Writer) -> Void) {
+        for index in 0..<(Self.lockedIndex + Layout.extraWriters) {
+            if let writer = writer(slot: slot, index: index, kind: .locked) { body(writer) }
+        }
+    }
 }

@@ -233,18 +233,19 @@ extension Segment {
     /// Processes that hold a slot.
     public func processes() -> [AttachedProcess] {
         var all: [AttachedProcess] = []
-        memory.forEachSlot { slot in
-            guard engines[0].balance(slot).account.phase == Account.live else { return }
-            func word(_ offset: Int) -> UInt64 { memory.process(slot, offset).load() }
-            all.append(
-                AttachedProcess(
-                    slot: slot, processID: Int(truncatingIfNeeded: word(Layout.processIdentity)),
-                    startTime: word(Layout.processStart),
-                    isAlive: slot == self.slot || !file.isOpen || file.isLocked(slot),
-                    name: Self.name(word(Layout.processName), word(Layout.processName + 8)),
-                    fenceError: Int32(truncatingIfNeeded: word(Layout.processFenceError))))
-        }
+        engines[0].forEachLiveSlot { all.append(process(slot: $0)) }
         return all
+    }
+
+    /// Who holds a slot, or did so last, as the words of the slot say.
+    public func process(slot: Int) -> AttachedProcess {
+        func word(_ offset: Int) -> UInt64 { memory.process(slot, offset).load() }
+        return AttachedProcess(
+            slot: slot, processID: Int(truncatingIfNeeded: word(Layout.processIdentity)),
+            startTime: word(Layout.processStart),
+            isAlive: slot == self.slot || !file.isOpen || file.isLocked(slot),
+            name: Self.name(word(Layout.processName), word(Layout.processName + 8)),
+            fenceError: Int32(truncatingIfNeeded: word(Layout.processFenceError)))
     }
 
     /// A name from its two words; what no terminal should get is left out.

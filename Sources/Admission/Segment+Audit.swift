@@ -73,7 +73,7 @@ extension Segment {
         let stuck = memory.header(Layout.headerDamage).load()
         if stuck != 0 {
             return Damage(
-                word: "mark of pool", found: Int(truncatingIfNeeded: stuck) - 1,
+                word: "mark of pool", found: Int(truncatingIfNeeded: stuck) &- 1,
                 expected: "none: an operation on it could not be applied")
         }
         for engine in engines {
@@ -99,6 +99,21 @@ extension Segment {
             claims.updateValue(isSound ? max(0, sum) : nil, forKey: slot)
         }
         return claims
+    }
+
+    /// Sessions that the holder of a slot may have at most, of a pool of a damaged segment: what all writers of the slot say,
+    /// for the words that tell which of them are used may be damaged as well. Nil: its own words are.
+    public func claim(pool: Int, slot: Int) -> Int? {
+        let engine = engines[pool]
+        let balance = engine.balance(slot).account
+        var sum = balance.credit
+        var isSound = [0, Account.live].contains(balance.phase) && engine.balanceRange.contains(sum)
+        engine.forEveryWriter(of: slot) { writer in
+            let account = writer.account
+            isSound = isSound && PoolEngine.isSound(account)
+            sum &+= account.credit
+        }
+        return isSound ? max(0, sum) : nil
     }
 
     /// Whether a living process holds a slot, which is known from a lock and not from the memory.

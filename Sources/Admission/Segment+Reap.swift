@@ -114,7 +114,9 @@ extension Segment {
     /// Gives back what dead processes held, finishes what a dead process left half done, and collects for processes that may
     /// not fence. Call it often (fpxd: each 25 ms).
     ///
-    /// - Returns: how many processes were found dead.
+    /// When it returns, nothing is left of who had died before the call, whoever found it: any attached process may reap.
+    ///
+    /// - Returns: how many processes this call has found dead; others may have found them before.
     @discardableResult
     public func reap() -> Int {
         guard isAttached else { return 0 }

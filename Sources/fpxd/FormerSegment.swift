@@ -19,8 +19,8 @@ struct Attendance: Sendable {
         let isVisible: Bool
 
         /// One of which nothing is known but that it is there.
-        init(slot: Int, processID: Int = 0, pools: Int) {
-            self.slot = slot
+        init(processID: Int, pools: Int) {
+            slot = -1
             self.processID = processID
             startTime = fpx_process_start(Int32(clamping: processID))
             claims = Array(repeating: nil, count: pools)
@@ -55,7 +55,7 @@ struct Attendance: Sendable {
 
     /// Who has the file of a segment open that cannot be attached to: each may have all that there is.
     init(of file: FoundSegment.File, pools: Int) {
-        processes = OpenFiles.holders(of: file).map { Process(slot: -1, processID: $0, pools: pools) }
+        processes = OpenFiles.holders(of: file).map { Process(processID: $0, pools: pools) }
         free = Array(repeating: 0, count: pools)
         caps = free
     }
@@ -63,29 +63,30 @@ struct Attendance: Sendable {
     /// Who is in a segment whose words are not to be trusted: as they say where they make sense, else as they last did.
     ///
     /// Memory can say that nobody is there, and who has come since it was last looked at is not in `last`. What cannot lie is
-    /// who holds a slot's lock; and where the memory, and with it the locks, is lost: who has the file open.
+    /// who holds a slot's lock, and then the slot's own words say what it has; and where the memory, and with it the locks, is
+    /// lost: who has the file open.
     ///
     /// - Parameter caps: of each pool now: what has been added since `last` was free too.
     init(ofDamaged segment: Segment, last: Attendance, caps: [Int]) {
         self = last
         let pools = caps.count
         for pool in 0..<pools { free[pool] += max(0, caps[pool] - last.caps[pool]) }
+        let held = (0..<Limits.processes).filter { $0 != segment.slot && segment.holds(slot: $0) }.map { slot in
+            Process(segment.process(slot: slot), claims: (0..<pools).map { segment.claim(pool: $0, slot: slot) })
+        }
+        // Memory that goes while it is read says that nobody has anything.
         if segment.isLost {
             let others = OpenFiles.holders(of: FoundSegment(segment).file).subtracting(
                 processes.filter(\.isVisible).map(\.processID))
             // Those whose numbers say nothing here, of other namespaces or of damaged words, have the file open like everybody: they
             // are among the others, and are seen to leave, unless there are fewer of these.
             if others.count >= processes.count(where: { !$0.isVisible }) { processes.removeAll { !$0.isVisible } }
-            processes += others.map { Process(slot: -1, processID: $0, pools: pools) }
+            processes += others.map { Process(processID: $0, pools: pools) }
             return
         }
-        let now = Attendance(segment, pools: pools)
-        processes = (0..<Limits.processes).filter { $0 != segment.slot && segment.holds(slot: $0) }.map { slot in
-            let before = last.processes.first { $0.slot == slot }
-            guard var process = now.processes.first(where: { $0.slot == slot }) else {
-                return before ?? Process(slot: slot, pools: pools)
-            }
-            if let before, before.processID == process.processID {
+        processes = held.map { process in
+            var process = process
+            if let before = last.processes.first(where: { $0.slot == process.slot }), before.processID == process.processID {
                 // What damage has done to its words since makes them no smaller.
                 process.claims = zip(process.claims, before.claims).map { now, before in
                     now.map { max($0, before ?? 0) } ?? before

@@ -244,7 +244,10 @@ final class HostSegment: Sendable {
         }
         // What has moved counts once again.
         applying.withLock { _ in applyAll() }
-        seen.withLock { $0.attendance = Attendance(next, pools: pools) }
+        seen.withLock {
+            $0.attendance = Attendance(next, pools: pools)
+            $0.refusedProcesses = next.refusedProcesses
+        }
         if let trouble { throw trouble }
         let going = (0..<pools).reduce(0) { $0 + takenBefore(pool: $1) }
         let rest =
@@ -287,7 +290,8 @@ final class HostSegment: Sendable {
                 seen.refusedProcesses = refused
                 seen.fenceErrors = Set(deaf.map(\.processID))
             }
-            return (refused - seen.refusedProcesses, deaf.filter { !seen.fenceErrors.contains($0.processID) })
+            // A word of the segment says anything.
+            return (refused &- seen.refusedProcesses, deaf.filter { !seen.fenceErrors.contains($0.processID) })
         }
         if more > 0 {
             note(

@@ -170,6 +170,9 @@ import Testing
             let new = Account(bound: old.bound, phase: old.phase, credit: old.credit + change, sequence: old.sequence)
             #expect(pair.compareAndSwap((old.low, old.high), (new.low, new.high)))
         }
+        try row("a mark that no pool has", "mark of pool 9223372036854775807") {
+            $0.engine.memory.header(Layout.headerDamage).store(1 << 63)
+        }
         try row("more free sessions than the cap", "free sessions of pool 0 5000") {
             $0.engine.low.store($0.engine.low.load() &+ UInt64(5000 - $0.engine.loadPool().free) << 41)
         }

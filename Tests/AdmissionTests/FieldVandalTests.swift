@@ -34,6 +34,7 @@ import Testing
         _ = watch.time("traffic") { pool.traffic() }
         _ = watch.time("processes") { keeper.processes() }
         _ = watch.time("claims") { keeper.claims(pool: 0) }
+        _ = watch.time("claim") { (0..<Limits.processes).filter(keeper.holds).map { keeper.claim(pool: 0, slot: $0) } }
         _ = watch.time("taken") { pool.taken }
         _ = watch.time("handles") { keeper.handlesInUse() }
         watch.time("session") { pool.admit().end() }
