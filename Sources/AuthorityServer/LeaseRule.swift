@@ -105,17 +105,34 @@ struct LeaseRule {
     /// one epoch, and the other one was given what came since.
     ///
     /// An epoch ahead of the row is one of before a restoration of the database.
+    ///
+    /// However often a unit asks on one epoch, its leases end with the first that was given on it. Copies that put one state
+    /// folder back before each question look like a unit that loses every answer: they have that one lease among them.
     private func clone(of license: LicenseRow) -> LeaseDecision? {
         let held = heldEpoch(of: license)
-        if license.heldEpoch < 0 || [license.heldEpoch, license.epoch].contains(held) || held > license.epoch { return nil }
+        let isOver = isAgain(license, held) && license.heldUntil <= now
+        let isExpected = [license.heldEpoch, license.epoch].contains(held) && !isOver
+        if license.heldEpoch < 0 || held > license.epoch || isExpected { return nil }
         var cloned = license
         cloned.clonedAt = license.clonedAt ?? now
         cloned.askedAt = question.proof?.time ?? license.askedAt
         cloned.clonedBy = "\(question.body.hardware.hostname) from \(question.address), epoch \(held)"
+        if isOver {
+            return .cloned(
+                cloned,
+                "found a unit that still holds epoch \(held), expected \(license.epoch): the lease that was given on it is "
+                    + "over. It has lost each answer since, or an old state folder was put back; a person must say that it is "
+                    + "the unit")
+        }
         return .cloned(
             cloned,
             "found a unit that holds epoch \(held), expected \(license.heldEpoch) or \(license.epoch): another process has gone on "
                 + "with its key; a person must say which one is the unit")
+    }
+
+    /// Whether a unit asks again on an epoch on which it has been given a later one, which it does not hold.
+    private func isAgain(_ license: LicenseRow, _ held: Int) -> Bool {
+        held == license.heldEpoch && held != license.epoch && license.heldUntil > 0
     }
 
     private func paidUntilPassed(_ subscription: Subscription) -> LeaseDecision {
@@ -150,15 +167,17 @@ struct LeaseRule {
                 .noSubscription,
                 "found \(paid.reduce(0) { $0 + $1.units }) units with a licence, expected a subscription with a unit to spare")
         }
-        let license = LicenseRow(
+        var license = LicenseRow(
             id: lost?.id ?? newID, subscriptionId: subscription.id ?? 0, unitId: question.unitID, issuerType: .automatic,
             state: .active, epoch: lost?.epoch ?? 0, issuedAt: now, leaseExpiry: 0, machine: machine,
             address: machine.addresses.first ?? "", unitKey: question.unitKey ?? "", heldEpoch: lost?.epoch ?? 0,
             askedAt: question.proof?.time ?? 0)
+        license.heldUntil = now + AuthorityStore.leaseSeconds
         let assignment = HardwareRow(
             id: nil, licenseId: license.id, at: now, hardware: report, state: .first, reason: "")
         return try grant(
-            lost == nil ? "license.issued" : "license.taken_up_again", license, subscription, assignment: assignment,
+            lost == nil ? "license.issued" : "license.taken_up_again", license, subscription,
+            leaseExpiry: min(now + AuthorityStore.leaseSeconds, subscription.paidUntil), assignment: assignment,
             reissuesLeft: reissuesLeft(license.id), isNew: true)
     }
 
@@ -219,15 +238,20 @@ struct LeaseRule {
             return .held(license, row)
         }
         var renewed = license
-        renewed.heldEpoch = heldEpoch(of: license)
+        let held = heldEpoch(of: license)
+        renewed.heldUntil = isAgain(license, held) ? license.heldUntil : now + AuthorityStore.leaseSeconds
+        renewed.heldEpoch = held
         renewed.askedAt = question.proof?.time ?? license.askedAt
         renewed.epoch = max(license.epoch, renewed.heldEpoch)
         renewed.set(machine, address: license.address.isEmpty ? machine.addresses.first ?? "" : license.address)
+        let expiry = min(renewed.heldUntil, subscription.paidUntil)
         if renewed.unitKey.isEmpty { renewed.unitKey = question.unitKey ?? "" }
         if isSameMachine {
-            return try grant("license.renewed", renewed, subscription, assignment: nil, reissuesLeft: left)
+            return try grant(
+                "license.renewed", renewed, subscription, leaseExpiry: expiry, assignment: nil, reissuesLeft: left)
         }
-        return try grant("license.reissued", renewed, subscription, assignment: row, reissuesLeft: left - 1)
+        return try grant(
+            "license.reissued", renewed, subscription, leaseExpiry: expiry, assignment: row, reissuesLeft: left - 1)
     }
 
     private func reissuesLeft(_ licenseID: String) throws -> Int {
@@ -239,14 +263,13 @@ struct LeaseRule {
     }
 
     private func grant(
-        _ kind: String, _ license: LicenseRow, _ subscription: Subscription, assignment: HardwareRow?, reissuesLeft: Int,
-        isNew: Bool = false
+        _ kind: String, _ license: LicenseRow, _ subscription: Subscription, leaseExpiry: Int, assignment: HardwareRow?,
+        reissuesLeft: Int, isNew: Bool = false
     ) throws -> LeaseDecision {
         .granted(
             try Grant(
                 kind: kind, license: license, isNew: isNew, subscription: subscription,
-                leaseExpiry: min(now + AuthorityStore.leaseSeconds, subscription.paidUntil), assignment: assignment,
-                reissuesLeft: reissuesLeft, now: now, database))
+                leaseExpiry: leaseExpiry, assignment: assignment, reissuesLeft: reissuesLeft, now: now, database))
     }
 }
 

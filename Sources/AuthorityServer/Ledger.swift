@@ -55,7 +55,8 @@ extension LicenseRow: Ledgered {
 
     private static let macQuery = """
         SELECT ledger_mac(id, subscription_id, unit_id, issuer_type, state, epoch, issued_at, lease_expiry, cpu_model,
-            logical_cpus_number, total_memory_size, address_ipv4, unit_key, held_epoch, asked_at, cloned_by, cloned_at,
+            logical_cpus_number, total_memory_size, address_ipv4, unit_key, held_epoch, held_until, asked_at, cloned_by,
+            cloned_at,
             (SELECT group_concat(mac) FROM (SELECT hex(ledger_mac(id, license_id, at, hardware, state, reason)) AS mac
             FROM hardware_assignment WHERE license_id = license.id ORDER BY id)))
         FROM license WHERE id = ?

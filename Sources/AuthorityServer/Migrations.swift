@@ -14,6 +14,9 @@ enum Migrations {
         migrator.registerMigration("3 keys of units") { database in
             for statement in unitKeys { try database.execute(sql: statement) }
         }
+        migrator.registerMigration("3a ends of leases that nobody has acknowledged") { database in
+            try database.execute(sql: "ALTER TABLE license ADD COLUMN held_until INTEGER NOT NULL DEFAULT 0")
+        }
         migrator.registerMigration(keyedLedger) { database in
             for statement in rowsWithMAC { try database.execute(sql: statement) }
             try Ledger.takeIn(by: SystemUser.current, at: Timestamp.seconds(Date()), in: database)

@@ -87,6 +87,8 @@ package struct LicenseRow: TableRow {
     /// The epoch that the unit said it holds, last: it holds this one or the one that was given since. -1: whatever it says
     /// next.
     package var heldEpoch = 0
+    /// When the first lease ends that was given on what it held last; later ones on the same epoch end with it.
+    package var heldUntil = 0
     /// When the unit sent the question that was decided last, by its own clock: what it sent before comes late.
     package var askedAt = 0
     /// Who asked with an epoch that the unit does not hold any more, last, and when first; empty and nil: nobody.

@@ -72,6 +72,33 @@ import Testing
         _ = try await authority.store.verifyLedger()
     }
 
+    /// Each puts the same old state folder back before it asks, and so looks like a unit that loses every answer.
+    @Test func copiesThatPutOneStateFolderBack() async throws {
+        let authority = try await TestAuthority()
+        try await authority.subscribe()
+        let unit = newID()
+        let id = try #require(try await authority.ask(unit, by: own).claims).licenseID
+        let begin = authority.now
+        var ends: Set<Int> = []
+        var last = ""
+        for day in 0..<20 {
+            for copy in 0..<3 {
+                authority.now = begin + day * 86400 + copy
+                let reply = try await authority.ask(unit, holding: (id, 1), by: own)
+                if let claims = reply.claims { ends.insert((claims.leaseExpiry - begin + 86399) / 86400) }
+                last = said(reply)
+            }
+        }
+        #expect(
+            Field.row(
+                "licence.2", "three copies put one state folder back before each question, for 20 days",
+                expected: "leases until day 14, then cloned",
+                found: "leases until day \(ends.sorted().map(String.init).joined(separator: ", ")), then \(last)"))
+        _ = try await authority.store.resolve(id, reason: "test")
+        #expect(try await authority.ask(unit, holding: (id, 1), by: own).claims != nil)
+        _ = try await authority.store.verifyLedger()
+    }
+
     /// An authority that was restored from a backup is behind its units.
     @Test func aRestoredAuthorityAndItsUnits() async throws {
         let authority = try await TestAuthority()

@@ -10,9 +10,11 @@ import Testing
         try await authority.subscribe()
         let unit = newID()
         let old = try #require(try await authority.store.keys().first).kid
+        var held: (String?, Int?) = (nil, nil)
         func signed() async throws -> (by: String, announced: [String]) {
-            let reply = try await authority.ask(unit)
+            let reply = try await authority.ask(unit, holding: held)
             let lease = try #require(reply.lease)
+            held = (reply.claims?.licenseID, reply.claims?.epoch)
             let by = try await LicenseToken.verify(Array(lease.license.utf8), with: authority.trusted).keyID
             #expect(try await authority.store.signingKey().id == by)
             for key in lease.keys {

@@ -32,11 +32,11 @@ import Testing
         let id = try #require(try await authority.ask(unit).claims).licenseID
         for renewal in 1...30 {
             authority.now += day
-            let claims = try #require(try await authority.ask(unit).claims)
+            let claims = try #require(try await authority.ask(unit, holding: (id, renewal)).claims)
             #expect(claims.leaseExpiry == start + (14 + renewal) * day && claims.epoch == renewal + 1 && claims.licenseID == id)
         }
         // Asking more often gains nothing but an epoch.
-        let again = try #require(try await authority.ask(unit).claims)
+        let again = try #require(try await authority.ask(unit, holding: (id, 31)).claims)
         #expect(again.leaseExpiry == start + 44 * day && again.epoch == 32)
         #expect(try await authority.store.verifyLedger().entries == 3 + 32)
     }
@@ -45,17 +45,21 @@ import Testing
         let authority = try await TestAuthority()
         let subscription = try await authority.subscribe(plan: .monthly, days: 20)
         let unit = newID()
-        #expect(try await authority.ask(unit).claims?.leaseExpiry == start + 14 * day)
+        let first = try #require(try await authority.ask(unit).claims)
+        #expect(first.leaseExpiry == start + 14 * day)
+        func end(holding epoch: Int) async throws -> Int? {
+            try await authority.ask(unit, holding: (first.licenseID, epoch)).claims?.leaseExpiry
+        }
         authority.now += 10 * day
-        #expect(try await authority.ask(unit).claims?.leaseExpiry == start + 20 * day)
+        #expect(try await end(holding: 1) == start + 20 * day)
         authority.now = start + 20 * day - 1
-        #expect(try await authority.ask(unit).claims?.leaseExpiry == start + 20 * day)
+        #expect(try await end(holding: 2) == start + 20 * day)
         authority.now += 1
         let over = try await authority.ask(unit)
         #expect(over.status == 403 && over.error?.code == "paid_until_passed")
         #expect(over.error?.message.contains("paid until 2026-12-10,") == true)
         _ = try await authority.store.changeSubscription(subscription.id!) { $0.paidUntil += 30 * day }
-        #expect(try await authority.ask(unit).claims?.leaseExpiry == start + 34 * day)
+        #expect(try await end(holding: 3) == start + 34 * day)
     }
 
     @Test func everyUnitNeedsAPlace() async throws {
