@@ -95,5 +95,5 @@ extension LicenseCommand {
 
 extension LicenseRow {
     /// The state, with what a person has to settle.
-    var shownState: String { clonedAt == nil || state == .cancelled ? state.rawValue : "cloned" }
+    var shownState: String { clonedAt == nil || state != .active ? state.rawValue : "cloned" }
 }

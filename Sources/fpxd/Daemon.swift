@@ -330,7 +330,7 @@ extension Daemon {
     var troubles: [String] {
         let (license, restored) = state.withLock { ($0.license, $0.restored) }
         return unit.trouble + license.warnings.filter { $0 != license.summary.reason } + restored + names.trouble
-            + [host.trouble, journal.trouble, events.trouble].compactMap { $0 }
+            + [host.trouble, journal.trouble, events.trouble].compactMap { $0 } + sharedSeats.problems
     }
 
     private func noteBandwidth() {
@@ -384,7 +384,9 @@ extension Daemon {
             case .below:
                 events.note(
                     .info, .limit,
-                    "Licensed sessions of \(name): \(snapshot.inUse) of \(snapshot.cap) in use, below \(threshold)% again")
+                    snapshot.cap > 0
+                        ? "Licensed sessions of \(name): \(snapshot.inUse) of \(snapshot.cap) in use, below \(threshold)% again"
+                        : "Licensed sessions of \(name): \(snapshot.inUse) in use, and no more may be: the cap is 0 now")
             case .refused(let count):
                 events.note(
                     .warning, .limit,

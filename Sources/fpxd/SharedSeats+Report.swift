@@ -155,18 +155,41 @@ extension SharedSeats {
             report.reclaimAfter = state.settings[Setting.sharingReclaimAfter]
             report.sessionsPerSeat = state.sessionsPerSeat
             report.sessions = pools[0].snapshot().inUse
-            if let trouble = state.trouble { report.problems.append(trouble) }
-            if let sentence = Self.sentence(ofStrangers: state.strangers) { report.problems.append(sentence) }
-            guard let unit = state.unit else {
-                report.problems.append(state.identity?.reason ?? "the licence in force is not one that can be shared")
-                return report
-            }
-            if let reason = state.identity?.reason { report.problems.append(reason) }
+            report.problems = Self.problems(state)
+            guard let unit = state.unit else { return report }
             if state.way != nil { report.mode = mode(unit, state) }
             fill(&report, unit)
             report.problems += hints(unit, state)
             return report
         }
+    }
+
+    /// What keeps this unit from seats, or others from its own: a sentence each.
+    var problems: [String] { state.withLock { Self.problems($0) } }
+
+    private static func problems(_ state: State) -> [String] {
+        var problems: [String] = []
+        if state.link != nil {
+            problems += [state.trouble, sentence(ofStrangers: state.strangers), state.identity?.reason].compactMap { $0 }
+            if state.unit == nil, state.identity?.reason == nil {
+                problems.append("the licence in force is not one that can be shared")
+            }
+        }
+        guard let unit = state.unit else { return problems }
+        if unit.isFenced {
+            problems.append(
+                "a copy of this unit runs, for another process writes its row: this one uses no seats. "
+                    + "Stop one of the two, and restart fpxd of the other")
+        }
+        if let learning = unit.learningEnd {
+            problems.append(
+                "\(learning.seats.counted) may be lent from before this start and stay unused until that is over")
+        }
+        if state.way == nil, unit.balance.lent != .zero {
+            problems.append(
+                "\(unit.balance.lent.counted) are lent from when this unit shared and stay unused until they are back")
+        }
+        return problems + (unit.pool?.problems.map { "\($0)" } ?? [])
     }
 
     private func fill(_ report: inout SharingReport, _ unit: Unit) {
@@ -192,19 +215,9 @@ extension SharedSeats {
         report.demand = unit.demand
         report.usedTwice = unit.usedTwice
         report.debt = unit.debt
-        if unit.isFenced {
-            report.problems.append(
-                "a copy of this unit runs, for another process writes its row: this one uses no seats. "
-                    + "Stop one of the two, and restart fpxd of the other")
-        }
-        if let learning = unit.learningEnd {
-            report.problems.append(
-                "\(learning.seats.counted) may be lent from before this start and stay unused until that is over")
-        }
         guard let pool = unit.pool else { return }
         report.members = pool.rows.count
         report.staleMembers = pool.isStale.count { $0 }
-        report.problems += pool.problems.map { "\($0)" }
         if unit.configuration.mode.isHA {
             report.ha = HASeats(pool: pool)
         } else {

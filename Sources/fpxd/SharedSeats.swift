@@ -240,6 +240,9 @@ final class SharedSeats: Sendable {
             state.reader = PoolReader(
                 cluster: configuration.cluster, mode: configuration.mode, term: configuration.term,
                 sessionsPerSeat: identity.sessionsPerSeat)
+            // Before it reads the pool: what is in use from before this start is not lent.
+            state.wish = Wish()
+            lookAtUse(&state)
         } catch {
             state.note(.error, "\(error): no seats are shared")
         }
@@ -407,20 +410,25 @@ final class SharedSeats: Sendable {
 // MARK: - Time
 
 extension SharedSeats {
+    /// Tells the unit what is in use and wanted, where it is time to look.
+    private func lookAtUse(_ state: inout State) {
+        guard
+            let seen = state.wish.look(
+                at: pools, sessionsPerSeat: state.sessionsPerSeat, available: state.unit?.pool?.plan.available ?? .zero,
+                now: Clock.now)
+        else { return }
+        // What cannot be used is left to others.
+        let most = state.strangers.isEmpty ? seen.demand : state.unit?.entitlement.purchased ?? .zero
+        step(.use(used: seen.used, demand: seen.demand.lowered(to: most)), &state)
+    }
+
     /// What is due.
     ///
     /// - Returns: nanoseconds until the next is.
     func tick() -> Nanoseconds {
         withState { state in
             let now = Clock.now
-            if let seen = state.wish.look(
-                at: pools, sessionsPerSeat: state.sessionsPerSeat, available: state.unit?.pool?.plan.available ?? .zero,
-                now: now)
-            {
-                // What cannot be used is left to others.
-                let most = state.strangers.isEmpty ? seen.demand : state.unit?.entitlement.purchased ?? .zero
-                step(.use(used: seen.used, demand: seen.demand.lowered(to: most)), &state)
-            }
+            lookAtUse(&state)
             for (type, drain) in state.drains {
                 let level = taken(type, state)
                 step(.drained(type, number: drain.number, to: level), &state)
