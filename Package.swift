@@ -122,7 +122,8 @@ let package = Package(
         .executableTarget(
             name: "fpx",
             dependencies: [
-                "ControlAPI", "CLineEditor", "SeatSharing", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Basics", "ControlAPI", "CLineEditor", "SeatSharing",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ], swiftSettings: settings),

@@ -61,19 +61,22 @@ package final class LineWriter: Sendable {
         wake.signal()
     }
 
-    /// Does something on the thread, when all lines before it are written.
+    /// Does something on the thread, when all lines before it are written. Waits for nothing.
+    package func perform(_ step: @escaping @Sendable () -> Void) {
+        state.withLock { $0.waiting.append(.step(step)) }
+        wake.signal()
+    }
+
+    /// The same, and waits for it.
     /// - Returns: whether it was done in time. If not, it is done later.
     @discardableResult
     package func perform(within limit: Duration, _ step: @escaping @Sendable () -> Void) -> Bool {
-        guard let done = Bell() else { return false }
-        state.withLock {
-            $0.waiting.append(
-                .step {
-                    step()
-                    done.ring()
-                })
+        let done = Bell()
+        perform {
+            step()
+            done?.ring()
         }
-        wake.signal()
+        guard let done else { return false }
         return done.rings(before: .now + limit)
     }
 

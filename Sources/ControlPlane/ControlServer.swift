@@ -1,6 +1,6 @@
 // ControlServer: HTTP/1.1 and JSON over a unix stream socket.
 //
-// Limits, all of them against a client that is slow, broken or hostile: 512 connections, 64 of them of one user, and those of
+// Limits, all of them against a client that is slow, broken or hostile: 512 connections, or as many as the process has descriptors for, 64 of them of one user, and those of
 // WebForm. Root and the daemon's own user always get in.
 //
 // Each second the server looks whether its socket still has its name. Where it has lost it another listener is made, which
@@ -21,13 +21,13 @@ import WebAPI
 
 /// The control plane as a service: serves until it is shut down gracefully.
 public struct ControlServer: Service {
-    static let connectionsMax = 512
-    static let connectionsPerUserMax = 64
+    private static let connectionsPerUserMax = 64
 
     private let path: String
     private let backend: any ControlBackend
     private let access: AccessRule
     private let version: String
+    private let connectionsMax: Int
     private let logger: Logger
     private let ready: @Sendable (_ isFirst: Bool) -> Void
     private let lost: @Sendable (_ make: () async throws -> Void) async -> Void
@@ -35,12 +35,13 @@ public struct ControlServer: Service {
 
     /// - Parameters:
     ///   - path: where the socket is made. What is there already is removed: the caller has made sure that nobody serves it.
+    ///   - connectionsMax: connections at the same time.
     ///   - ready: called when connections are accepted, for the first time or on a socket that was made anew; it may set the
     ///     socket's owner and mode.
     ///   - lost: called when the path does not lead to the socket any more, each second until it does: it is to have the socket
     ///     made anew.
     package init(
-        path: String, backend: any ControlBackend, access: AccessRule, version: String, logger: Logger,
+        path: String, backend: any ControlBackend, access: AccessRule, version: String, connectionsMax: Int, logger: Logger,
         ready: @escaping @Sendable (_ isFirst: Bool) -> Void,
         lost: @escaping @Sendable (_ make: () async throws -> Void) async -> Void
     ) {
@@ -48,6 +49,7 @@ public struct ControlServer: Service {
         self.backend = backend
         self.access = access
         self.version = version
+        self.connectionsMax = connectionsMax
         self.logger = logger
         self.ready = ready
         self.lost = lost
@@ -120,7 +122,7 @@ public struct ControlServer: Service {
 
     private func limits() -> ConnectionLimits {
         ConnectionLimits(
-            total: Self.connectionsMax, perPeer: Self.connectionsPerUserMax,
+            total: connectionsMax, perPeer: min(Self.connectionsPerUserMax, connectionsMax),
             peer: { [access] channel in
                 guard let peer = Peer(channel) else { return ConnectionPeer(name: "a user whose credentials cannot be read") }
                 return ConnectionPeer(

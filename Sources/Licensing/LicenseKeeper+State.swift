@@ -129,15 +129,16 @@ extension LicenseKeeper {
     /// unit.
     private func compareUnit(_ holding: inout Holding) {
         for (path, bytes) in holding.state.unit where FileIdentity(path) != nil {
-            var found = "found another than fpxd has read, expected the same"
+            let remedy = "; remove it, and fpxd writes it anew from memory"
+            var trouble: String?
             do throws(LicensingError) {
-                if try StoredFile.read(path, limit: KeyFile.bytesMax) == bytes { found = "" }
+                if try StoredFile.read(path, limit: KeyFile.bytesMax) != bytes {
+                    trouble = "\(path): found another than fpxd has read, expected the same" + remedy
+                }
             } catch {
-                found = "\(error)"
+                trouble = "\(error)" + (error.isOfTheFile ? remedy : "; fpxd goes on with what it has read, and looks again")
             }
-            holding.writeWarnings[Self.unitName(path)] =
-                found.isEmpty
-                ? nil : "\(path): \(found.replacing(path + ": ", with: "")); remove it, and fpxd writes it anew from memory"
+            holding.writeWarnings[Self.unitName(path)] = trouble
         }
     }
 }

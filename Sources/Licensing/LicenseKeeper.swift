@@ -269,7 +269,8 @@ extension LicenseKeeper {
         }
         var reason = LicensingError.absent(path: path).description
         if configuration.evaluatesWhenAbsent {
-            reason += "; the built-in evaluation is for units that never had a licence, and this one had or asked for one"
+            reason +=
+                "; the built-in evaluation is for new units: this one has had a licence, or has asked the authority for one"
         }
         return LicenseStatus(state: .absent, reason: reason)
     }

@@ -75,6 +75,12 @@ package enum LicensingError: Error, Equatable {
         }
     }
 
+    /// Whether it is the file that is wrong: to put another one in its place, or none, helps. What the system refuses for other
+    /// reasons (no descriptor or memory left, no permission, a disk that fails) says nothing about the file.
+    package var isOfTheFile: Bool {
+        if case .system(_, _, let code) = self { [ELOOP, ENXIO, ENODEV].contains(code) } else { true }
+    }
+
     /// The same with the file that it is about, where it does not name one itself.
     package func inLicenseFile(_ path: String) -> LicensingError {
         switch self {
@@ -128,7 +134,8 @@ extension LicensingError: CustomStringConvertible {
         case .otherUnit(let found, let expected):
             "found \(found.isEmpty ? "a unit without a key" : "the unit of key \(found)"), expected that of key \(expected)"
         case .clockRollback(let latest):
-            "found a clock that was set back, to before \(Timestamp.text(latest)), expected it to be later"
+            "found a clock that was set back, to before \(Timestamp.text(latest)), expected it to be later; if the clock was ahead "
+                + "before and is right now, remove `clock` in the state folder, then `fpx commit`"
         case .superseded(let id, let found, let known):
             "licence \(id): found epoch \(found), expected \(known) or later"
         case .ended(let id, .cloned, let at):

@@ -30,15 +30,18 @@ package struct UnitIdentity: Sendable {
             (unit.key, isNewKey) = try UnitKey.load(stateFolder: stateFolder)
         } catch {
             unit.trouble.append(
-                "The unit's key: \(error): no licence that names it is in force, and no seats are shared; put it right and "
-                    + "restart fpxd")
+                "The unit's key: \(error): no licence that names it is in force, and no seats are shared; "
+                    + (error.isOfTheFile ? "put it right" : "leave the file as it is, see to it that it can be read,")
+                    + " and restart fpxd")
         }
         do throws(LicensingError) {
             unit.id = try readID(stateFolder)
         } catch {
             unit.trouble.append(
-                "The unit's id: \(error): the authority is not asked; put the file right, or remove it for the id that is "
-                    + "derived from unit.key, and restart fpxd")
+                "The unit's id: \(error): the authority is not asked; "
+                    + (error.isOfTheFile
+                        ? "put the file right, or remove it for the id that is derived from unit.key, and restart fpxd"
+                        : "leave the file as it is, see to it that it can be read, and restart fpxd"))
             return unit
         }
         if let id = unit.id {

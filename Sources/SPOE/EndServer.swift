@@ -17,12 +17,14 @@ public final class EndServer: Sendable {
     /// - Parameters:
     ///   - path: where haproxy's ring connects to; at most 106 bytes.
     ///   - mode: permission bits of the socket.
-    ///   - connectionsMax: connections at the same time; more are closed.
+    ///   - connectionsMax: connections at the same time; one more takes the place of the one that was silent for longest.
+    ///   - full: told of each of those, in the same words.
     ///   - meter: is told the bytes that each inspected or bypassed session has carried, from the client and to it, and throws
     ///     what it cannot count.
     public init(
         path: String, mode: UInt32 = 0o660, connectionsMax: Int = 256, sessions: KeyedSessions, logger: Logger,
         group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
+        full: @escaping @Sendable (String) -> Void = { _ in },
         meter: @escaping @Sendable (_ bytesIn: Int, _ bytesOut: Int) throws -> Void
     ) throws(SPOEError) {
         let connections = 1...65536
@@ -30,12 +32,12 @@ public final class EndServer: Sendable {
             throw .range(what: "ring connections", found: connectionsMax, allowed: connections)
         }
         let statistics = statistics
-        let reminder = Reminder()
         server = UnixServer(
-            settings: .init(path: path, mode: mode, connectionsMax: connectionsMax), group: group, logger: logger
+            settings: .init(path: path, mode: mode, connectionsMax: connectionsMax, replacesSilent: true), group: group,
+            logger: logger, full: full
         ) { channel, isOverLimit in
             let handler = EndHandler(
-                sessions: sessions, meter: meter, statistics: statistics, logger: logger, reminder: reminder,
+                sessions: sessions, meter: meter, statistics: statistics, logger: logger,
                 isRefused: isOverLimit)
             try channel.pipeline.syncOperations.addHandler(handler)
         }
@@ -79,29 +81,22 @@ private final class EndHandler: ChannelInboundHandler {
     private let meter: @Sendable (Int, Int) throws -> Void
     private let statistics: EndStatistics
     private let logger: Logger
-    private let reminder: Reminder
     private let isRefused: Bool
     private var parser = EndLineParser()
 
     init(
         sessions: KeyedSessions, meter: @escaping @Sendable (Int, Int) throws -> Void, statistics: EndStatistics,
-        logger: Logger, reminder: Reminder, isRefused: Bool
+        logger: Logger, isRefused: Bool
     ) {
         self.sessions = sessions
         self.meter = meter
         self.statistics = statistics
         self.logger = logger
-        self.reminder = reminder
         self.isRefused = isRefused
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        guard isRefused else { return }
-        if let count = reminder.count("too many") {
-            logger.warning(
-                "closed \(count == 1 ? "a connection" : "\(count) connections") for ends of sessions: there are too many")
-        }
-        context.close(promise: nil)
+        if isRefused { context.close(promise: nil) }
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {

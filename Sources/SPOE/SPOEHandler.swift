@@ -67,7 +67,7 @@ final class SPOEHandler: ChannelInboundHandler {
             if !output.isEmpty { context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: output)), promise: nil) }
             return
         }
-        if status != .normal { agent.note(status, wasSilent: peer == nil && !isRefused) }
+        if status != .normal, !isRefused { agent.note(status, wasSilent: peer == nil) }
         deadline?.cancel()
         // What the other side does not take within its time it does not get.
         deadline = context.eventLoop.assumeIsolated().scheduleTask(in: patience) { context.close(promise: nil) }

@@ -45,9 +45,10 @@ public final class SPOEServer: Sendable {
     private let server: UnixServer
     private let statistics: SPOEStatistics
 
+    /// - Parameter full: told of each connection that is refused because there are too many, in the same words.
     public init(
         settings: Settings, sessions: KeyedSessions, logger: Logger,
-        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton, full: @escaping @Sendable (String) -> Void = { _ in }
     ) throws(SPOEError) {
         let frames = SPOPHello.frameSizeMin...65536
         guard frames.contains(settings.maxFrameSize) else {
@@ -67,8 +68,9 @@ public final class SPOEServer: Sendable {
         let seconds = TimeAmount.seconds(Int64(settings.patienceSeconds))
         self.statistics = statistics
         server = UnixServer(
-            settings: .init(path: settings.path, mode: settings.mode, connectionsMax: settings.connectionsMax), group: group,
-            logger: logger
+            settings: .init(
+                path: settings.path, mode: settings.mode, connectionsMax: settings.connectionsMax, replacesSilent: false),
+            group: group, logger: logger, full: full
         ) { channel, isOverLimit in
             let handler = SPOEHandler(agent: agent, maxFrameSize: maxFrameSize, patience: seconds, isRefused: isOverLimit)
             try channel.pipeline.syncOperations.addHandler(handler)

@@ -13,15 +13,25 @@ final class UnixServer: Sendable {
         let path: String
         /// Permission bits of the socket.
         let mode: UInt32
-        /// Connections at the same time; more are given to `refuse`.
+        /// Connections at the same time.
         let connectionsMax: Int
+        /// Whether one more takes the place of the one that was silent for longest. Otherwise it is turned away.
+        let replacesSilent: Bool
+    }
+
+    private struct Child {
+        let channel: any Channel
+        /// By the count of what was heard of all.
+        var heardAt: Int
     }
 
     private struct State {
         var listener: (any Channel)?
         /// Which file the listener's socket is.
         var socket: FileIdentity?
-        var children: [ObjectIdentifier: any Channel] = [:]
+        var children: [ObjectIdentifier: Child] = [:]
+        /// What was heard of all of them.
+        var heard = 0
         var isStopping = false
     }
 
@@ -29,17 +39,27 @@ final class UnixServer: Sendable {
     private let group: any EventLoopGroup
     private let logger: Logger
     private let state = Mutex(State())
+    private let full: @Sendable (String) -> Void
     private let accept: @Sendable (any Channel, _ isOverLimit: Bool) throws -> Void
 
-    /// - Parameter accept: adds the handlers of a new connection; above the limit, of one that is to be turned away.
+    /// - Parameters:
+    ///   - full: told of each connection for which there is no room, in the same words.
+    ///   - accept: adds the handlers of a new connection; above the limit, of one that is to be turned away.
     init(
-        settings: Settings, group: any EventLoopGroup, logger: Logger,
+        settings: Settings, group: any EventLoopGroup, logger: Logger, full: @escaping @Sendable (String) -> Void,
         accept: @escaping @Sendable (any Channel, _ isOverLimit: Bool) throws -> Void
     ) {
         self.settings = settings
         self.group = group
         self.logger = logger
+        self.full = full
         self.accept = accept
+    }
+
+    private var noRoom: String {
+        "\(settings.path): \(settings.connectionsMax) connections are open, and it takes no more: "
+            + (settings.replacesSilent
+                ? "for each new one the one that was silent for longest is closed" : "new ones are refused")
     }
 
     var connections: Int { state.withLock { $0.children.count } }
@@ -53,7 +73,10 @@ final class UnixServer: Sendable {
         let descriptor = try UnixSocket.listen(path: path, mode: settings.mode, backlog: 1024)
         let bootstrap = ServerBootstrap(group: group)
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try self.accept(channel, !self.add(channel)) }
+                channel.eventLoop.makeCompletedFuture {
+                    if self.settings.replacesSilent { try channel.pipeline.syncOperations.addHandler(Listening(self)) }
+                    try self.accept(channel, !self.add(channel))
+                }
             }
             .childChannelOption(.maxMessagesPerRead, value: 4)
         do {
@@ -75,17 +98,33 @@ final class UnixServer: Sendable {
 
     /// False: there are too many.
     private func add(_ channel: any Channel) -> Bool {
-        let isAdded = state.withLock { state in
-            guard state.children.count < settings.connectionsMax, !state.isStopping else { return false }
-            state.children[ObjectIdentifier(channel)] = channel
-            return true
+        let (isAdded, isFull, silent) = state.withLock { state in
+            let isFull = state.children.count >= settings.connectionsMax
+            var silent: (any Channel)?
+            if isFull, settings.replacesSilent, let oldest = state.children.min(by: { $0.value.heardAt < $1.value.heardAt }) {
+                silent = state.children.removeValue(forKey: oldest.key)?.channel
+            }
+            guard !isFull || silent != nil, !state.isStopping else { return (false, isFull, silent) }
+            state.heard += 1
+            state.children[ObjectIdentifier(channel)] = Child(channel: channel, heardAt: state.heard)
+            return (true, isFull, silent)
         }
+        silent?.close(promise: nil)
+        if isFull { full(noRoom) }
         if isAdded {
             channel.closeFuture.whenComplete { _ in
                 self.state.withLock { _ = $0.children.removeValue(forKey: ObjectIdentifier(channel)) }
             }
         }
         return isAdded
+    }
+
+    /// A connection has said something.
+    fileprivate func heard(_ channel: any Channel) {
+        state.withLock { state in
+            state.heard += 1
+            state.children[ObjectIdentifier(channel)]?.heardAt = state.heard
+        }
     }
 
     /// Closes the socket, lets the connections finish, and closes those that have not after two seconds.
@@ -95,7 +134,7 @@ final class UnixServer: Sendable {
                 state.listener = nil
                 state.isStopping = true
             }
-            return (state.listener, state.socket, Array(state.children.values))
+            return (state.listener, state.socket, state.children.values.map(\.channel))
         }
         guard let listener else { return }
         if FileIdentity(settings.path) == socket { UnixSocket.remove(settings.path) }
@@ -115,5 +154,20 @@ final class UnixServer: Sendable {
         for await _ in forever {}
         hold.finish()
         await shutdown()
+    }
+}
+
+/// Knows when a connection was heard of last.
+private final class Listening: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+
+    private let server: UnixServer
+
+    init(_ server: UnixServer) { self.server = server }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        server.heard(context.channel)
+        context.fireChannelRead(data)
     }
 }

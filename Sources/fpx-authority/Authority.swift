@@ -25,7 +25,7 @@ struct Authority: AsyncParsableCommand {
     static func main() async {
         Descriptor.keepMemoryOffDisk()
         do {
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(ProgramArguments.words)
             if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
         } catch let error as LicensingError {
             fail(error.description)

@@ -1,6 +1,7 @@
 // fpx: the operator's command line.
 
 import ArgumentParser
+import Basics
 import ControlAPI
 import Foundation
 
@@ -58,7 +59,7 @@ struct FPX: ParsableCommand {
     static func main() {
         // A reader that has gone is told by write(2), whatever this process has done before.
         _ = signal(SIGPIPE, SIG_IGN)
-        Glibc.exit(status(of: Array(CommandLine.arguments.dropFirst())))
+        Glibc.exit(status(of: ProgramArguments.words))
     }
 
     /// Carries out a command line; its exit status.

@@ -48,6 +48,7 @@ final class Daemon: Sendable {
     let journal: JournalWatch
     let logger: Logger
     let log: LineLog
+    let shares = ConnectionShares()
     let startedAt = Date.now
     private let startedClock = ContinuousClock.now
     private let state: Mutex<State>
@@ -60,7 +61,7 @@ final class Daemon: Sendable {
         log.level = Logger.Level(rawValue: settings[Setting.logLevel]) ?? .info
         umask(0o007)
         let places = try Places(settings)
-        if let trouble = log.open(settings[Setting.logFile]) { logger.warning("No log file: \(trouble)") }
+        log.open(settings[Setting.logFile])
         for path in [settings.file.path, settings[Setting.licenseFile]] { StoredFile.removeLeftovers(of: path) }
         var findings: [String] = []
         let segment = try places.attach { findings.append($0) }
@@ -84,6 +85,7 @@ final class Daemon: Sendable {
             settings: settings, places: places, host: host, sessions: sessions, unit: unit, keeper: keeper,
             license: report.status, log: log, logger: logger)
         for finding in findings { daemon.events.note(.critical, .daemon, finding) }
+        if let shortage = daemon.shares.shortage { daemon.events.note(.warning, .daemon, shortage) }
         daemon.events.note(
             .info, .daemon,
             "\(Version.line) started as process \(getpid()) on segment \(segment.path), "
@@ -110,9 +112,12 @@ final class Daemon: Sendable {
         pools = host.hostPools
         let events = EventLog(path: places.events, logger: logger)
         self.events = events
+        log.report(to: { events.note($0, .daemon, $1) })
         let names = SocketNames(places) { events.note($0, .daemon, $1) }
         self.names = names
-        haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], names: names, logger: logger)
+        haproxy = try HAProxyAgent(places, sessions: sessions, meter: pools[0], names: names, shares: shares, logger: logger) {
+            events.note(.warning, .hook, $0)
+        }
         sharedSeats = try SharedSeats(
             settings, pools: pools, places: places, key: unit.key, keeper: keeper, license: license
         ) { events.note($0, $1, $2) }
@@ -248,13 +253,13 @@ extension Daemon {
             applied = false
             messages.append("configuration kept: \(error)")
         }
-        if let trouble = log.reopen() { messages.append("no log file: \(trouble)") }
+        if let trouble = log.reopen() { messages.append(trouble) }
         var report = await keeper.commit()
         applyLicense()
         tellOfState()
         messages += state.withLock { state in
             defer { state.restored = [] }
-            return state.restored
+            return state.restored.map { "seen before: \($0)" }
         }
         // What the authority has settled meanwhile is in force at once; a unit that has no licence yet asks for its first one.
         if !report.status.isValid || report.status.isBuiltIn, let authority {
@@ -301,7 +306,8 @@ extension Daemon {
     func tick() {
         sampler.sample()
         names.look()
-        events.retry()
+        events.look()
+        log.look()
         keeper.restoreState()
         applyLicense()
         sharedSeats.meet(TimeNamespace.strangers(in: segment))
@@ -330,7 +336,8 @@ extension Daemon {
     var troubles: [String] {
         let (license, restored) = state.withLock { ($0.license, $0.restored) }
         return unit.trouble + license.warnings.filter { $0 != license.summary.reason } + restored + names.trouble
-            + [host.trouble, journal.trouble, events.trouble].compactMap { $0 } + sharedSeats.problems
+            + [host.trouble, journal.trouble, journal.roomTrouble, events.trouble, log.trouble].compactMap { $0 }
+            + sharedSeats.problems
     }
 
     private func noteBandwidth() {

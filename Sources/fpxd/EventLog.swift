@@ -3,9 +3,6 @@
 // What happens again and again is told once a minute: the same line within a minute of the last time that it was written is
 // counted, and a line with the number follows when the minute is over. So a thing that comes and goes many times a second
 // buries nothing else.
-//
-// Where the file cannot be written (a full disk, something else in its place) the log and the status say so once; its lines
-// wait, and are tried again each second.
 
 import Basics
 import ControlAPI
@@ -54,13 +51,13 @@ final class EventLog: Sendable {
     private let logger: Logger
     private let state: Mutex<State>
     private let writer: LineWriter
-    private let file: EventFile
+    private let file: LineFile
 
     /// - Parameter path: the file; its last events are read back.
     init(path: String, logger: Logger) {
         self.logger = logger
         state = Mutex(State(events: Self.tail(of: path)))
-        let file = EventFile(path, logger: logger)
+        let file = LineFile(path, .init(content: "Events", takesDevices: false, bytesMax: Self.fileBytesMax))
         self.file = file
         writer = LineWriter(
             name: "events",
@@ -69,13 +66,14 @@ final class EventLog: Sendable {
                 return Self.line(Event(at: .now, level: "warning", subject: Subject.daemon.rawValue, message: message))
             }
         ) { file.add($0) }
+        file.report(to: { [weak self] in self?.note($0, .daemon, $1) })
     }
 
     /// Why events are not in the file; nil: they are.
     var trouble: String? { file.trouble }
 
-    /// Tries again what could not be written. Waits for no disk. Each second.
-    func retry() { if file.wantsRetry() { writer.perform(within: .zero) { [file] in file.retry() } } }
+    /// Makes the file anew where it is gone, and writes what could not be written. Waits for no disk. Each second.
+    func look() { file.look(by: writer) }
 
     /// Damaged lines are left out: a crash can cut the last one short.
     private static func tail(of path: String) -> [Event] {
@@ -141,107 +139,5 @@ final class EventLog: Sendable {
     private static func line(_ event: Event) -> [UInt8] {
         // Texts and a time: what cannot be encoded is not among them.
         ((try? ControlJSON.encoder().encode(event)).map(Array.init) ?? []) + [UInt8(ascii: "\n")]
-    }
-}
-
-/// The file of the events. One thread writes; any may ask for the trouble.
-private final class EventFile: Sendable {
-    private struct State {
-        /// Lines that could not be written.
-        var waiting: [[UInt8]] = []
-        var bytes = 0
-        var trouble: String?
-        /// Whether somebody has seen to it that what waits is tried again.
-        var isRetried = false
-    }
-
-    /// Why a line is not written.
-    private struct Refusal: Error { let reason: String }
-
-    private let path: String
-    private let logger: Logger
-    private let state = Mutex(State())
-
-    init(_ path: String, logger: Logger) {
-        self.path = path
-        self.logger = logger
-    }
-
-    var trouble: String? { state.withLock { $0.trouble } }
-
-    /// Writes a line, or keeps it until it can be written.
-    /// - Returns: false: there is no room for it either.
-    func add(_ line: [UInt8]) -> Bool {
-        let hasRoom = state.withLock { state in
-            guard state.bytes + line.count <= LineWriter.bytesMax else { return false }
-            state.bytes += line.count
-            state.waiting.append(line)
-            return true
-        }
-        retry()
-        return hasRoom
-    }
-
-    /// Whether something waits and nobody is about to try it again.
-    func wantsRetry() -> Bool {
-        state.withLock { state in
-            guard state.trouble != nil, !state.isRetried else { return false }
-            state.isRetried = true
-            return true
-        }
-    }
-
-    /// Writes what waits.
-    func retry() {
-        state.withLock { $0.isRetried = false }
-        while let line = state.withLock({ $0.waiting.first }) {
-            do throws(Refusal) { try append(line) } catch { return tell(error.reason) }
-            state.withLock {
-                $0.waiting.removeFirst()
-                $0.bytes -= line.count
-            }
-        }
-        tell(nil)
-    }
-
-    private func tell(_ reason: String?) {
-        let text = reason.map { "Events are not on disk: \($0)" }
-        let before = state.withLock { state in
-            defer { state.trouble = text }
-            return state.trouble
-        }
-        if text == before { return }
-        if let text { logger.error("\(text)") } else { logger.notice("Events are on disk again: \(path)") }
-    }
-
-    private func append(_ line: [UInt8]) throws(Refusal) {
-        func refusal(_ call: String, _ path: String) -> Refusal {
-            Refusal(reason: "\(path): \(call) failed: \(String(cString: strerror(errno)))")
-        }
-        var line = line
-        var status = stat()
-        let isThere = lstat(path, &status) == 0
-        // A pipe without a reader would be waited for, and a link would lead elsewhere.
-        guard !isThere || status.st_mode & S_IFMT == S_IFREG else {
-            throw Refusal(reason: "\(path): found \(FileKind.name(of: status.st_mode)), expected a regular file")
-        }
-        if isThere, status.st_size + line.count > EventLog.fileBytesMax, rename(path, path + ".1") != 0 {
-            throw refusal("rename", path + ".1")
-        }
-        let descriptor = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0o640)
-        guard descriptor >= 0 else { throw refusal("open", path) }
-        defer { close(descriptor) }
-        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
-            throw Refusal(reason: "\(path): found \(FileKind.name(of: status.st_mode)), expected a regular file")
-        }
-        // A crash can have cut the line before short.
-        var last = UInt8(ascii: "\n")
-        if status.st_size > 0 { pread(descriptor, &last, 1, status.st_size - 1) }
-        if last != UInt8(ascii: "\n") { line.insert(UInt8(ascii: "\n"), at: 0) }
-        if Descriptor.write(line, to: descriptor) { return }
-        let refused = refusal("write", path)
-        // What a full disk took of it would stand before the whole line.
-        ftruncate(descriptor, status.st_size)
-        throw refused
     }
 }

@@ -119,7 +119,7 @@ struct FPXD: AsyncParsableCommand {
 
     static func main() async {
         do {
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(ProgramArguments.words)
             // Nothing but --help and the like is a command of another type; to run it is to throw what it prints.
             if let fpxd = command as? FPXD { try await fpxd.run() } else { try command.run() }
         } catch {
@@ -152,6 +152,8 @@ struct FPXD: AsyncParsableCommand {
             if !trouble.isEmpty { throw fail(trouble) }
             return printSettings(settings)
         }
+        let trouble = settings.troubleWithOwnPlaces()
+        if !trouble.isEmpty { throw fail(trouble) }
         do {
             try await serve(try await Daemon.start(settings, log: log, logger: logger))
         } catch {
@@ -186,7 +188,7 @@ struct FPXD: AsyncParsableCommand {
             ControlServer(
                 path: daemon.places.controlSocket, backend: daemon,
                 access: AccessRule(userID: geteuid(), group: daemon.places.group), version: Version.number,
-                logger: daemon.logger,
+                connectionsMax: daemon.shares.control, logger: daemon.logger,
                 ready: { isFirst in
                     do {
                         try Places.give(daemon.places.controlSocket, to: daemon.places.group, mode: 0o660)

@@ -1,5 +1,6 @@
 // FileCheck: the files and folders that settings name, opened as the daemon opens them: for `fpxd --check-config`.
 
+import Basics
 import Etcd
 import Foundation
 import LicenseClient
@@ -8,6 +9,8 @@ import Settings
 
 extension Settings {
     private static let bytesMax = 1 << 20
+    /// One less than the kernel's: the name under which haproxy's sockets are made is longer.
+    private static let socketBytesMax = MemoryLayout.size(ofValue: sockaddr_un().sun_path) - 2
 
     /// What is wrong with files and folders, a sentence each, with the place of the setting in front.
     func troubleWithFiles() -> [String] {
@@ -16,6 +19,7 @@ extension Settings {
             if let text = Self.troubleReading(self[name]) { trouble.append((name, "\(name): \(text)")) }
         }
         trouble += troubleWithKeys()
+        trouble += troubleWithPlaces()
         for name in [Setting.stateFolder, Setting.runFolder, Setting.haproxyFolder] {
             var status = stat()
             // fpxd makes those that are not there.
@@ -28,7 +32,37 @@ extension Settings {
         }
         // What is in the files is looked at where all of them can be read.
         if trouble.isEmpty { trouble += troubleInFiles() }
-        return trouble.map { (place($0.name).map { $0 + ": " } ?? "") + $0.text }
+        return sentences(trouble)
+    }
+
+    /// What is wrong with where the daemon's own files are to lie, in the same form. It does not start with them either.
+    func troubleWithOwnPlaces() -> [String] { sentences(troubleWithPlaces()) }
+
+    private func sentences(_ trouble: [(name: String, text: String)]) -> [String] {
+        trouble.map { (place($0.name).map { $0 + ": " } ?? "") + $0.text }
+    }
+
+    private func troubleWithPlaces() -> [(name: String, text: String)] {
+        var trouble: [(name: String, text: String)] = []
+        for (name, socket) in [(Setting.runFolder, "control.sock"), (Setting.haproxyFolder, "spoa.sock")]
+        where !self[name].isEmpty {
+            let path = self[name] + "/" + socket
+            if path.utf8.count > Self.socketBytesMax {
+                let (found, expected) = ("a path of \(path.utf8.count) bytes", "at most \(Self.socketBytesMax) for a socket")
+                trouble.append((name, "\(name): found \(path), \(found), expected \(expected)"))
+            }
+        }
+        let segment = self[Setting.segment]
+        var status = stat()
+        let found: String? =
+            segment.hasSuffix("/")
+            ? "\(segment), which ends as the name of a folder"
+            : lstat(segment, &status) == 0 && status.st_mode & S_IFMT != S_IFREG
+                ? "\(FileKind.name(of: status.st_mode)) \(segment)" : nil
+        if let found {
+            trouble.append((Setting.segment, "\(Setting.segment): found \(found), expected a file or the name of a new one"))
+        }
+        return trouble
     }
 
     /// Those that must be there: what the operator has named, and what is needed with it.

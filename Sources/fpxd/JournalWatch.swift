@@ -10,6 +10,7 @@ final class JournalWatch: Sendable {
     private let path: String
     private let fault = Mutex<String?>(nil)
     private let room = Mutex(RoomWatch())
+    private let shortage = Mutex<String?>(nil)
 
     init(sessions: KeyedSessions, path: String) {
         self.sessions = sessions
@@ -19,13 +20,17 @@ final class JournalWatch: Sendable {
     /// Why the journal is to be written anew and cannot be.
     var trouble: String? { fault.withLock { $0 } }
 
+    /// Why new sessions find no room, as long as they find none.
+    var roomTrouble: String? { shortage.withLock { $0 } }
+
     /// Each second, by the thread that looks at the segment.
     func look(note: HostSegment.Note) {
         guard let found = sessions.journalFault() else { return fault.withLock { $0 = nil } }
         do {
             let count = try sessions.renewJournal()
             fault.withLock { $0 = nil }
-            note(.critical, "\(path): \(found); written anew: \(count) sessions of wire hooks stay counted and followed")
+            let kept = count == 1 ? "1 session of wire hooks is" : "\(count) sessions of wire hooks are"
+            note(.critical, "\(path): \(found); it is written anew, and \(kept) still counted and followed")
         } catch {
             let text =
                 "\(path): \(found); no new one can be written, so a restart would not follow sessions of wire hooks: \(error)"
@@ -49,8 +54,12 @@ final class JournalWatch: Sendable {
                 hasRoom
                 ? "\(sessions.list(limit: 0).total) of at most \(KeyedSessions.limit) are in use, or the journal cannot be written"
                 : "no memory is left where \(path) lies"
-            note(.error, "No room for new sessions of wire hooks: \(why); they get the verdict \(verdict), uncounted")
-        case .enough(let refused): note(.info, "Room for new sessions of wire hooks again; \(refused) found none")
+            let text = "No room for new sessions of wire hooks: \(why); they get the verdict \(verdict), uncounted"
+            shortage.withLock { $0 = text }
+            note(.error, text)
+        case .enough(let refused):
+            shortage.withLock { $0 = nil }
+            note(.info, "Room for new sessions of wire hooks again; \(refused) found none")
         case nil: break
         }
     }

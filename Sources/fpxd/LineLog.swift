@@ -12,94 +12,64 @@ final class LineLog: Sendable {
     private let standardError = LineWriter(name: "log-stderr", notice: { notice($0, "standard error") }) {
         Descriptor.write($0, to: Descriptor.standardError)
     }
-    private let file = LogFile()
+    /// Nil: there is none.
+    private let file = Mutex<File?>(nil)
+
+    /// The disk may be full, or hang: its own thread alone opens the file and writes to it.
+    private struct File {
+        let lines: LineFile
+        let writer: LineWriter
+    }
 
     var level: Logger.Level {
         get { state.withLock { $0 } }
         set { state.withLock { $0 = newValue } }
     }
 
-    /// Opens the file (again: after a rotation). Empty: no file.
-    ///
-    /// - Returns: why there is none, if it could not be opened.
-    func open(_ path: String) -> String? { file.open(path) }
+    /// Writes lines to a file too, from now on; one that cannot be opened is tried each second, by `look`. Empty: to none.
+    func open(_ path: String) {
+        if path.isEmpty { return }
+        let lines = LineFile(path, .init(content: "Log lines", takesDevices: true, bytesMax: nil))
+        let writer = LineWriter(name: "log-file", notice: { Self.notice($0, "the disk") }) { lines.add($0) }
+        file.withLock { $0 = File(lines: lines, writer: writer) }
+        lines.look(by: writer)
+    }
 
-    func reopen() -> String? { file.open(nil) }
+    /// Why lines are not in the file; nil: they are, or there is none.
+    var trouble: String? { file.withLock { $0 }?.lines.trouble }
+
+    /// - Parameter tell: told what people must know of the file.
+    func report(to tell: @escaping @Sendable (Logger.Level, String) -> Void) {
+        file.withLock { $0 }?.lines.report(to: tell)
+    }
+
+    /// Makes the file anew where it is gone, and writes what could not be written. Waits for no disk. Each second.
+    func look() { if let file = file.withLock({ $0 }) { file.lines.look(by: file.writer) } }
+
+    /// The same at once, for a rotation.
+    ///
+    /// - Returns: why lines are not in the file.
+    func reopen() -> String? {
+        guard let file = file.withLock({ $0 }) else { return nil }
+        let isDone = file.writer.perform(within: .seconds(1)) { file.lines.look() }
+        return isDone ? file.lines.trouble : "\(file.lines.path): no answer of the disk within a second"
+    }
 
     func write(_ level: Logger.Level, _ text: String) {
         guard level >= self.level else { return }
         let line = LineWriter.line("[\(level.rawValue.uppercased())] \(text)")
         standardError.add(line)
-        file.add(line)
+        file.withLock { $0 }?.writer.add("\(Date.now.formatted(.iso8601)) ".utf8 + line)
     }
 
     /// Waits until all lines are written, for a moment only: at the end of the process.
     func flush() {
         standardError.flush()
-        file.flush()
+        file.withLock { $0 }?.writer.flush()
     }
 
     fileprivate static func notice(_ dropped: Int, _ place: String) -> [UInt8] {
         LineWriter.line("[WARNING] \(dropped) log lines are missing here: \(place) did not take them in time")
-    }
-}
-
-/// The log file. Its own thread alone opens it and writes to it: the disk may be full, or hang.
-private final class LogFile: Sendable {
-    private struct Place {
-        var path = ""
-        var descriptor: Int32 = -1
-        /// Why there is no file, as it was opened last.
-        var trouble: String?
-    }
-    /// Of the thread.
-    private final class Memory: Sendable { let place = Mutex(Place()) }
-
-    private let memory: Memory
-    private let writer: LineWriter
-
-    init() {
-        let memory = Memory()
-        self.memory = memory
-        writer = LineWriter(name: "log-file", notice: { LineLog.notice($0, "the disk") }) { line in
-            let descriptor = memory.place.withLock { $0.descriptor }
-            return descriptor < 0 || Descriptor.write(line, to: descriptor)
-        }
-    }
-
-    /// - Parameter path: nil: the one of last time.
-    func open(_ path: String?) -> String? {
-        let isDone = writer.perform(within: .seconds(1)) { [memory] in
-            let old = memory.place.withLock { $0 }
-            if old.descriptor >= 0 { close(old.descriptor) }
-            var new = Place(path: path ?? old.path)
-            do throws(Refusal) { new.descriptor = try Self.open(new.path) } catch { new.trouble = error.reason }
-            memory.place.withLock { [new] in $0 = new }
-        }
-        return isDone ? memory.place.withLock { $0.trouble } : "no answer of the disk within a second"
-    }
-
-    func add(_ line: [UInt8]) {
-        if memory.place.withLock({ $0.descriptor >= 0 }) { writer.add("\(Date.now.formatted(.iso8601)) ".utf8 + line) }
-    }
-
-    func flush() { writer.flush() }
-
-    private struct Refusal: Error { var reason: String }
-
-    private static func open(_ path: String) throws(Refusal) -> Int32 {
-        if path.isEmpty { return -1 }
-        // A pipe without a reader would be waited for.
-        let descriptor = Foundation.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0o640)
-        var status = stat()
-        guard descriptor >= 0, fstat(descriptor, &status) == 0 else {
-            throw Refusal(reason: "\(path): \(String(cString: strerror(errno)))")
-        }
-        guard [S_IFREG, S_IFCHR].contains(status.st_mode & S_IFMT) else {
-            close(descriptor)
-            throw Refusal(reason: "\(path): found \(FileKind.name(of: status.st_mode)), expected a file")
-        }
-        return descriptor
     }
 }
 

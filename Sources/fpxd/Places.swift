@@ -125,7 +125,7 @@ final class Places: Sendable {
         let mode = String(status.st_mode & 0o7777, radix: 8)
         guard status.st_mode & S_IFMT == S_IFDIR else {
             throw .foreign(
-                path: segmentFolder, found: "something of user \(status.st_uid) that is not a folder",
+                path: segmentFolder, found: "\(FileKind.name(of: status.st_mode)) of user \(status.st_uid)",
                 expected: "a folder of \(expected)")
         }
         // In a sticky folder nobody can take away another's file.
@@ -139,7 +139,7 @@ final class Places: Sendable {
         if lstat(segment, &status) == 0 {
             guard [0, user].contains(status.st_uid), status.st_mode & S_IFMT == S_IFREG else {
                 throw .foreign(
-                    path: segment, found: "something of user \(status.st_uid) with mode \(String(status.st_mode, radix: 8))",
+                    path: segment, found: "\(FileKind.name(of: status.st_mode)) of user \(status.st_uid)",
                     expected: "a file of \(expected)")
             }
         }

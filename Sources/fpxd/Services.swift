@@ -72,15 +72,23 @@ struct HAProxyAgent: Service {
 
     /// Nil: the settings say that it is not to be served.
     ///
-    /// - Parameter meter: the pool that haproxy's bytes count in; the licence has one bandwidth for all types.
-    init?(_ places: Places, sessions: KeyedSessions, meter: HostPool, names: SocketNames, logger: Logger) throws {
+    /// - Parameters:
+    ///   - meter: the pool that haproxy's bytes count in; the licence has one bandwidth for all types.
+    ///   - full: told of each connection for which there is no room.
+    init?(
+        _ places: Places, sessions: KeyedSessions, meter: HostPool, names: SocketNames, shares: ConnectionShares,
+        logger: Logger, full: @escaping @Sendable (String) -> Void
+    ) throws {
         guard let paths = places.haproxy else { return nil }
         sockets = paths
         self.names = names
         var logger = logger
         logger[metadataKey: "hook"] = "haproxy"
-        agent = try SPOEServer(settings: .init(path: paths.agent), sessions: sessions, logger: logger)
-        ends = try EndServer(path: paths.ring, sessions: sessions, logger: logger) { try meter.report(bytesIn: $0, out: $1) }
+        agent = try SPOEServer(
+            settings: .init(path: paths.agent, connectionsMax: shares.agent), sessions: sessions, logger: logger, full: full)
+        ends = try EndServer(
+            path: paths.ring, connectionsMax: shares.ring, sessions: sessions, logger: logger, full: full
+        ) { try meter.report(bytesIn: $0, out: $1) }
     }
 
     /// What was counted on both sockets.

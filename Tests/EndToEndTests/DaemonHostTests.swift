@@ -129,10 +129,10 @@ extension EndToEnd.DaemonOnItsHost {
         #expect(chmod(folder, 0o1777) == 0)
         try Data().write(to: URL(filePath: "\(folder)/segment"))
         #expect(chown("\(folder)/segment", 65534, 0) == 0)
-        #expect(try refusal().contains("\(folder)/segment: found something of user 65534"))
+        #expect(try refusal().contains("\(folder)/segment: found a file of user 65534, expected a file of root"))
         unlink("\(folder)/segment")
         try files.removeItem(atPath: folder)
         try files.createSymbolicLink(atPath: folder, withDestinationPath: "/dev/shm")
-        #expect(try refusal().contains("\(folder): found something of user 0 that is not a folder"))
+        #expect(try refusal().contains("\(folder): found a link of user 0, expected a folder of root"))
     }
 }

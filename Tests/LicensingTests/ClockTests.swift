@@ -13,7 +13,8 @@ import Testing
         for status in [keeper.status(), await keeper.commit().status, await unit.load().report.status] {
             #expect(status.state == .clockRollback && status.cap(of: .furl) == 0)
             #expect(
-                status.reason == "found a clock that was set back, to before 2026-11-21T00:00:00Z, expected it to be later")
+                status.reason == "found a clock that was set back, to before 2026-11-21T00:00:00Z, expected it to be later; if "
+                    + "the clock was ahead before and is right now, remove `clock` in the state folder, then `fpx commit`")
             #expect(status.daysLeft == report.status.daysLeft, "it lengthens nothing")
         }
         // It heals when the clock has caught up.

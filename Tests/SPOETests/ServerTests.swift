@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import Synchronization
 import TestSupport
 import Testing
 
@@ -295,9 +296,11 @@ import Testing
         let fixture = try Fixture(cap: 100)
         let path = fixture.folder + "/ring.sock"
         let pool = try fixture.observer.pool(0)
-        let server = try EndServer(path: path, connectionsMax: 2, sessions: fixture.sessions, logger: quiet) {
-            try pool.report(bytesIn: $0, out: $1)
-        }
+        let told = Mutex<[String]>([])
+        let server = try EndServer(
+            path: path, connectionsMax: 2, sessions: fixture.sessions, logger: quiet,
+            full: { text in told.withLock { $0.append(text) } }
+        ) { try pool.report(bytesIn: $0, out: $1) }
         try await server.start()
         for index in 0..<10 {
             _ = fixture.sessions.admit(try SessionRequest(key: SessionKey("k\(index)"), hook: .haproxy, pool: 0))
@@ -325,10 +328,19 @@ import Testing
         #expect(server.counters["lines"] == 15)
         #expect(try fixture.inUse() == 1)
         #expect(server.counters["unmetered"] == 8)
+        // The one that was silent for longest makes room for a third.
+        #expect(told.withLock { $0 } == [])
         let third = try RawClient(unix: path)
-        #expect(third.receiveAll() == [])
-        await server.shutdown()
         #expect(ring.receiveAll() == [])
+        third.send(counted("END x -- block 7 7"))
+        second.send(counted("END x -- block 7 7"))
+        #expect(try await eventually { server.counters["lines"] == 17 })
+        #expect(
+            told.withLock { $0 } == [
+                "\(path): 2 connections are open, and it takes no more: for each new one the one that was silent for longest is closed"
+            ])
+        await server.shutdown()
+        #expect(second.receiveAll() == [] && third.receiveAll() == [])
         fixture.sessions.clearAll()
         try fixture.expectEmpty()
     }
