@@ -199,6 +199,10 @@ extension EndToEnd.FieldJournalTests {
         #expect(try count(short) == 0)
         try disk.fill()
         try expectEventually("it is told") { try count(short) == 1 }
+        func isInTheStatus() throws -> Bool {
+            try site.control.fpx("get", "system", "status").contains("Trouble: \(short)")
+        }
+        #expect(try isInTheStatus())
         // Sessions find room in pages that are there, and then none.
         var held: [Client] = []
         try expectEventually("sessions are bypassed") {
@@ -214,6 +218,7 @@ extension EndToEnd.FieldJournalTests {
         let before = try count(enough)
         disk.makeRoom()
         try expectEventually("it is told when it is over") { try count(enough) == 1 }
+        #expect(try !isInTheStatus())
         let late = try site.haproxy.open(5, .stream)
         #expect(
             Field.row(

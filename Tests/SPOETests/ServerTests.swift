@@ -151,6 +151,7 @@ import Testing
         let nonsense = try RawClient(unix: agent.path)
         nonsense.send("GET / HTTP/1.1\r\n\r\n")
         #expect(nonsense.receiveAll() == SPOPFrame.disconnect(.frameTooBig).encoded)
+        #expect(try await eventually { agent.server.connections == 0 })
         // Three fit, the fourth does not.
         let idle = try (0..<3).map { _ in try agent.client() }
         for client in idle { _ = try Self.frames(client, 1) }
