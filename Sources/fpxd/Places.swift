@@ -197,8 +197,8 @@ final class Places: Sendable {
             // What processes of another version count in stays theirs; what is damaged they cannot count in any more.
             guard users == 0 || field != "version" else { throw error }
             note("\(error); " + (users == 0 ? "nobody uses it, so" : "it is damaged, and") + " it is made anew")
-            // It is found again as a former one.
-            if users > 0 { unlink(segment) }
+            // It is found again as a former one, also by whose lock is gone with its memory.
+            unlink(segment)
             return try makeNext()
         }
     }
@@ -273,17 +273,17 @@ final class Places: Sendable {
                 former.append(FoundSegment(found))
                 if !held.isEmpty {
                     note(
-                        "\(held.count) processes count sessions in a removed segment: their new ones are counted in the present one, "
-                            + "and those in progress stay counted until they end")
+                        "Found a removed segment that \(SessionCount.text(processes: held.count)) may still have sessions in: they "
+                            + "stay counted until they end. New sessions are counted in the present segment")
                 }
             } catch {
                 let file = FoundSegment.File(path: segment, number: descriptor.file)
                 try? Segment.closeDamaged(file: descriptor.link, path: segment)
                 former.append(FoundSegment(file))
                 note(
-                    "\(OpenFiles.holders(of: file).count) processes have a removed segment open that is damaged (\(error)): no session "
-                        + "is licensed until they have left it, which their last session in it ends; a reload of the proxies is faster"
-                )
+                    "Found a removed segment that is damaged (\(error)). \(SessionCount.text(users: Array(OpenFiles.holders(of: file)))) "
+                        + "may have an unknown number of sessions in it: no session is licensed until they have ended. A reload of the "
+                        + "proxies is faster")
             }
         }
         return former
