@@ -294,7 +294,11 @@ final class HostSegment: Sendable {
             fault.isSound
             ? "\(sessions) in former segments, until they end"
             : "\(going.contains(nil) ? "" : "at most ")\(sessions) in former segments, until their processes have left"
-        note(.critical, "\(fault.description); replaced: new sessions are counted in a new segment. Still counted: \(rest)")
+        let isEmpty = going.allSatisfy { $0 == 0 }
+        note(
+            .critical,
+            "\(fault.description); replaced: new sessions are counted in a new segment"
+                + (isEmpty ? "" : ". Still counted: \(rest)"))
     }
 
     /// Takes in a segment that was found at the start. Nobody may have told its processes that it has lost the name.

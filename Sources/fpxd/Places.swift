@@ -196,7 +196,7 @@ final class Places: Sendable {
             let users = try Segment.attachedProcesses(path: segment)
             // What processes of another version count in stays theirs; what is damaged they cannot count in any more.
             guard users == 0 || field != "version" else { throw error }
-            note("\(error); " + (users == 0 ? "nobody uses it, so" : "it is damaged, and") + " it is made anew")
+            note("\(error); " + (users == 0 ? "nobody holds a slot of it, so" : "it is damaged, and") + " it is made anew")
             // It is found again as a former one, also by whose lock is gone with its memory.
             unlink(segment)
             return try makeNext()
@@ -281,9 +281,9 @@ final class Places: Sendable {
                 try? Segment.closeDamaged(file: descriptor.link, path: segment)
                 former.append(FoundSegment(file))
                 note(
-                    "Found a removed segment that is damaged (\(error)). \(SessionCount.text(users: Array(OpenFiles.holders(of: file)))) "
-                        + "may have an unknown number of sessions in it: no session is licensed until they have ended. A reload of the "
-                        + "proxies is faster")
+                    "Found a removed segment that is damaged (\(error)), with an unknown number of sessions of "
+                        + SessionCount.text(users: Array(OpenFiles.holders(of: file)))
+                        + ": no session is licensed until they have ended. A reload of the proxies is faster")
             }
         }
         return former
