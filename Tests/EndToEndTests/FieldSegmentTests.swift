@@ -114,6 +114,7 @@ extension EndToEnd.FieldSegmentTests {
             try control.ask("get", "system", "status").output.contains("no new one can be made")
         }
         let held = try workers.reduce(0) { $0 + fill(try $1.pool(0)) }
+        control.leaveSegment()  // this process has it open by its observer too
         for worker in workers { worker.detach() }
         control.awaitReplacement()
         let new = try control.attachToCurrent()
