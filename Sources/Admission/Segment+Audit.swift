@@ -171,6 +171,9 @@ extension Segment {
 
     /// How the file of this segment stands to the one that has its name now.
     public var place: SegmentPlace { file.place(size: Layout.size(cpus: cpus)) }
+
+    /// Whether others may have lost their memory, and their locks with it, though this process has not touched what is gone.
+    public var isCut: Bool { if case .cut = place { true } else { false } }
 }
 
 extension Pool {

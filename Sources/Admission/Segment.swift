@@ -16,8 +16,9 @@ public enum FenceMode: UInt64, Sendable {
 /// An attachment of this process to a segment: a file in shared memory with the counters of up to 16 pools.
 ///
 /// All methods may be called from any thread. The memory stays mapped for the life of the process, so that pools, lanes and
-/// sessions are safe to use (and do nothing) after `detach` and in a forked child. An attachment lasts until `detach` or the
-/// end of the process.
+/// sessions are safe to use (and do nothing) after `detach` and in a forked child. An attachment, with its descriptor, lasts until
+/// `detach` or the end of the process, also where nothing refers to this object any more: nobody can know whether its sessions
+/// have ended.
 @safe
 public final class Segment: Sendable {
     public let path: String
@@ -48,11 +49,6 @@ public final class Segment: Sendable {
         unsafe openLanes = .allocate(byteCount: bytes, alignment: 8)
         unsafe openLanes.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
     }
-
-    /// The process stays attached: its pools, lanes and sessions may outlive this object, and nobody can know whether they do,
-    /// for to count them would cost more than an admission. Only the descriptor is given back here; `detach` gives back the
-    /// slot.
-    deinit { file.close() }
 }
 
 // MARK: - Create
@@ -298,8 +294,9 @@ extension Segment {
     /// Gives back all sessions of this process (the keeper's stay counted for the next one), and its slot. What still refers to
     /// the segment does nothing from now on.
     ///
-    /// Do it also where the memory was lost: the descriptor, and what is left of the mapping, with its lock, are given back
-    /// here. No other thread of this process may be inside a call on the segment meanwhile.
+    /// Lost memory is as a replaced segment: attach again for new sessions, and detach when those that were counted have ended.
+    /// Until then the open descriptor alone tells fpxd that there may be some; it is closed here. No other thread of this
+    /// process may be inside a call on the segment meanwhile.
     public func detach() {
         if isAttached, slot != Layout.keeperSlot {
             for pool in 0..<Limits.pools { engine(pool).reap(slot: slot, incarnation: incarnation) }

@@ -215,13 +215,14 @@ public struct SeatsOfType: Codable, Equatable, Sendable {
     public var haSeats: Int
     /// The cap.
     public var maxSessions: Int
-    public var currentSessions: Int
+    /// Nil: it cannot be told, for some are in a damaged segment.
+    public var currentSessions: Int?
     public var currentBypassed: Int
     /// A peak.
     public var maxBypassed: Int
     public init(
         type: String, modelMax: Int, activeSeats: Int, purchasedSeats: Int, fabricSeats: Int, haSeats: Int, maxSessions: Int,
-        currentSessions: Int, currentBypassed: Int, maxBypassed: Int
+        currentSessions: Int?, currentBypassed: Int, maxBypassed: Int
     ) {
         self.type = type
         self.modelMax = modelMax

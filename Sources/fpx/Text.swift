@@ -70,7 +70,7 @@ enum Text {
             if report.mode == "HA" { lines += ["  License Seats Registered:"] + registered }
             lines += [
                 "  Max Licensed Session: \(seats.maxSessions)",
-                "  Current Licensed Sessions: \(seats.currentSessions)",
+                "  Current Licensed Sessions: \(seats.currentSessions.map(String.init) ?? "an unknown number")",
                 "  Max bypassed Sessions: \(seats.maxBypassed)",
             ]
         }

@@ -55,7 +55,7 @@ extension Daemon: ControlBackend {
         return SeatsReport(
             mode: sharing.mode, license: licenseSummary,
             types: LicenseType.allCases.map { type in
-                let snapshot = pool(type).snapshot()
+                let (snapshot, isKnown) = pool(type).figures
                 let seatType = SeatType(rawValue: type.rawValue) ?? .furl
                 let borrowed = sharing.borrowed[seatType]
                 return SeatsOfType(
@@ -64,7 +64,8 @@ extension Daemon: ControlBackend {
                     purchasedSeats: sharing.cap == nil ? status.seats(of: type) : sharing.own[seatType],
                     fabricSeats: sharing.mode == "HA" ? 0 : borrowed, haSeats: sharing.mode == "HA" ? borrowed : 0,
                     maxSessions: snapshot.cap,
-                    currentSessions: snapshot.inUse, currentBypassed: snapshot.bypassed, maxBypassed: snapshot.bypassedPeak)
+                    currentSessions: isKnown ? snapshot.inUse : nil, currentBypassed: snapshot.bypassed,
+                    maxBypassed: snapshot.bypassedPeak)
             })
     }
 

@@ -336,6 +336,7 @@ extension Daemon {
     var troubles: [String] {
         let (license, restored) = state.withLock { ($0.license, $0.restored) }
         return unit.trouble + license.warnings.filter { $0 != license.summary.reason } + restored + names.trouble
+            + host.troublesOfFormer
             + [host.trouble, journal.trouble, journal.roomTrouble, events.trouble, log.trouble].compactMap { $0 }
             + sharedSeats.problems
     }
@@ -355,7 +356,8 @@ extension Daemon {
     }
 
     private func noteLimit(_ type: LicenseType, _ index: Int) {
-        let snapshot = pool(type).snapshot()
+        let (snapshot, isKnown) = pool(type).figures
+        let inUse = isKnown ? "\(snapshot.inUse)" : "an unknown number"
         let threshold = settings.number(Setting.sessionWarning)
         let name = type.rawValue
         enum Told { case near, below, refused(UInt64) }
@@ -387,13 +389,13 @@ extension Daemon {
             case .near:
                 events.note(
                     .warning, .limit,
-                    "Licensed sessions of \(name): \(snapshot.inUse) of \(snapshot.cap) in use, \(threshold)% reached")
+                    "Licensed sessions of \(name): \(inUse) of \(snapshot.cap) in use, \(threshold)% reached")
             case .below:
                 events.note(
                     .info, .limit,
                     snapshot.cap > 0
-                        ? "Licensed sessions of \(name): \(snapshot.inUse) of \(snapshot.cap) in use, below \(threshold)% again"
-                        : "Licensed sessions of \(name): \(snapshot.inUse) in use, and no more may be: the cap is 0 now")
+                        ? "Licensed sessions of \(name): \(inUse) of \(snapshot.cap) in use, below \(threshold)% again"
+                        : "Licensed sessions of \(name): \(inUse) in use, and no more may be: the cap is 0 now")
             case .refused(let count):
                 events.note(
                     .warning, .limit,

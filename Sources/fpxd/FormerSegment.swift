@@ -75,7 +75,7 @@ struct Attendance: Sendable {
             Process(segment.process(slot: slot), claims: (0..<pools).map { segment.claim(pool: $0, slot: slot) })
         }
         // Memory that goes while it is read says that nobody has anything.
-        if segment.isLost {
+        if segment.isLost || segment.isCut {
             let others = OpenFiles.holders(of: FoundSegment(segment).file).subtracting(
                 processes.filter(\.isVisible).map(\.processID))
             // Those whose numbers say nothing here, of other namespaces or of damaged words, have the file open like everybody: they
@@ -126,28 +126,57 @@ final class FormerSegment: Sendable {
     private let file: FoundSegment.File
     /// Nil: its words are sound, and tell who has what.
     private let attendance: Mutex<Attendance?>
-    /// What the pools were capped at: no process has more.
-    private let caps: [Int]
+    /// What the pools were capped at: no process has more. Nil: it is not known.
+    private let caps: [Int]?
+    private let pools: Int
 
     /// - Parameter attendance: nil: the segment's words are sound.
-    init(_ found: FoundSegment, attendance: Attendance?, caps: [Int]) {
+    init(_ found: FoundSegment, attendance: Attendance?, caps: [Int]?, pools: Int) {
         segment = found.segment
         file = found.file
         self.caps = caps
+        self.pools = pools
         self.attendance = Mutex(attendance)
     }
 
     /// Whether the locks of its processes are gone with its memory.
-    private var isLost: Bool { segment?.isLost ?? true }
+    private var isLost: Bool { segment.map { $0.isLost || $0.isCut } ?? true }
 
-    /// Sessions of a pool that may still be in progress. Never fewer than are.
-    func taken(pool: Int) -> Int {
+    /// Sessions of a pool that may still be in progress. Never fewer than are; nil: how many cannot be told.
+    func taken(pool: Int) -> Int? {
         guard let attendance = attendance.withLock({ $0 }) else { return max(0, (try? segment?.pool(pool).taken) ?? 0) }
         let present = attendance.processes.filter(isPresent)
         guard !present.isEmpty else { return 0 }
-        let claims = present.reduce(0) { $0 + ($1.claims[pool] ?? caps[pool]) }
+        var claims = 0
+        for process in present {
+            guard let claim = process.claims[pool] ?? caps?[pool] else { return nil }
+            claims += claim
+        }
         // Memory that is gone says nothing of what was taken since it was last looked at.
-        return min(claims + (isLost ? attendance.free[pool] : 0), max(caps[pool], claims))
+        let sum = claims + (isLost ? attendance.free[pool] : 0)
+        return caps.map { min(sum, max($0[pool], claims)) } ?? sum
+    }
+
+    /// What a person should know while sessions of this segment hold the cap back; nil: none do.
+    var trouble: String? {
+        let taken = (0..<pools).map(taken)
+        guard taken.contains(where: { $0 != 0 }) else { return nil }
+        let isKnown = !taken.contains(nil)
+        let sessions = SessionCount.text(isKnown ? taken.reduce(0) { $0 + ($1 ?? 0) } : nil)
+        let isLimit = isKnown && attendance.withLock { $0 != nil }
+        return "A replaced segment holds the cap back for \(isLimit ? "up to " : "")\(sessions) of "
+            + SessionCount.text(users: users)
+            + (isKnown ? "" : ", so no session is licensed") + ". It does so until they end, or until the proxies are reloaded"
+    }
+
+    /// The processes that may have sessions here.
+    private var users: [Int] {
+        if let attendance = attendance.withLock({ $0 }) { return attendance.processes.filter(isPresent).map(\.processID) }
+        guard let segment else { return [] }
+        let claims = (0..<pools).map { segment.claims(pool: $0) }
+        return segment.processes().filter { process in
+            process.slot != segment.slot && claims.contains { ($0[process.slot] ?? nil) != 0 }
+        }.map(\.processID)
     }
 
     private func isPresent(_ process: Attendance.Process) -> Bool {
@@ -174,6 +203,32 @@ final class FormerSegment: Sendable {
     var isOver: Bool {
         if let attendance = attendance.withLock({ $0 }) { return !attendance.processes.contains(where: isPresent) }
         return segment?.processes().allSatisfy { $0.slot == segment?.slot } != false
-            && caps.indices.allSatisfy { taken(pool: $0) == 0 }
+            && (0..<pools).allSatisfy { taken(pool: $0) == 0 }
+    }
+}
+
+/// How sessions and processes are told to people.
+enum SessionCount {
+    /// - Parameter count: nil: it is not known.
+    static func text(_ count: Int?) -> String {
+        switch count {
+        case nil: "an unknown number of sessions"
+        case 1: "1 session"
+        case let count?: "\(count) sessions"
+        }
+    }
+
+    static func text(processes count: Int) -> String { count == 1 ? "1 process" : "\(count) processes" }
+
+    /// - Parameter users: their process ids.
+    static func text(users: [Int]) -> String {
+        let numbers = Set(users).sorted()
+        let shown = numbers.prefix(8).map(String.init).joined(separator: ", ")
+        switch numbers.count {
+        case 0: return "a process that is gone"
+        case 1: return "process \(shown)"
+        case ...8: return "processes \(shown)"
+        case let count: return "\(count) processes (\(shown), ...)"
+        }
     }
 }

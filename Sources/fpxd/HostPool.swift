@@ -21,14 +21,20 @@ struct HostPool: Sendable {
 
     func setPolicy(_ policy: OverLimitPolicy) throws(SegmentError) { try host.set(index) { $0.policy = policy } }
 
-    /// As `Pool.taken`, with what is in progress in former segments.
-    var taken: Int { current.taken + host.takenBefore(pool: index) }
+    /// As `Pool.taken`, with what is in progress in former segments: all there can be, where that cannot be told.
+    var taken: Int { current.taken + (host.takenBefore(pool: index) ?? Limits.cap) }
 
-    /// The figures of the host: in `free` and `spare` former segments have no part.
-    func snapshot() -> PoolSnapshot {
+    /// The figures of the host: in `free` and `spare` former segments have no part. Where it cannot be told how many sessions
+    /// are in use there, it is as many as they hold back of the cap.
+    func snapshot() -> PoolSnapshot { figures.snapshot }
+
+    /// The figures, and whether `inUse` is known.
+    var figures: (snapshot: PoolSnapshot, isKnown: Bool) {
         let before = host.takenBefore(pool: index)
         let now = current.snapshot()
-        return before == 0 ? now : now.adding(inUse: before, cap: host.withheld(pool: index))
+        if before == 0 { return (now, true) }
+        let withheld = host.withheld(pool: index)
+        return (now.adding(inUse: before ?? withheld, cap: withheld), before != nil)
     }
 
     func holdings() -> [Holding] { current.holdings() }

@@ -37,6 +37,8 @@ final class HostSegment: Sendable {
         var fenceErrors: Set<Int> = []
         /// Why the segment is to be replaced and cannot be.
         var trouble: String?
+        /// What was wrong with the segment in force, which this process has left since: nobody else had it.
+        var left: Fault?
     }
 
     typealias Note = @Sendable (Logger.Level, String) -> Void
@@ -86,8 +88,18 @@ final class HostSegment: Sendable {
 
     var trouble: String? { seen.withLock { $0.trouble } }
 
-    /// Sessions in progress in segments that are not in force any more.
-    func takenBefore(pool: Int) -> Int { segments.withLock { $0.former }.reduce(0) { $0 + $1.taken(pool: pool) } }
+    /// A sentence for each segment that is not in force any more, and whose sessions hold the cap back.
+    var troublesOfFormer: [String] { segments.withLock { $0.former }.compactMap(\.trouble) }
+
+    /// Sessions in progress in segments that are not in force any more; nil: how many cannot be told.
+    func takenBefore(pool: Int) -> Int? {
+        var sum = 0
+        for segment in segments.withLock({ $0.former }) {
+            guard let taken = segment.taken(pool: pool) else { return nil }
+            sum += taken
+        }
+        return sum
+    }
 
     func settings(of pool: Int) -> PoolSettings { caps.withLock { $0.wanted[pool] } }
 
@@ -123,7 +135,8 @@ final class HostSegment: Sendable {
     /// Within `applying`.
     private func apply(_ index: Int) throws(SegmentError) {
         var (settings, applied) = caps.withLock { ($0.wanted[index], $0.applied[index]) }
-        let before = takenBefore(pool: index)
+        // What cannot be told is taken for all there can be.
+        let before = takenBefore(pool: index) ?? Limits.cap
         settings.borrowed = max(0, settings.borrowed - max(0, before - settings.cap))
         settings.cap = max(0, settings.cap - before)
         if settings.borrowed == 0 { settings.deadline = 0 }
@@ -147,8 +160,9 @@ final class HostSegment: Sendable {
         var dead = current.reap()
         if former.isEmpty { return dead }
         for segment in former { dead += segment.reap() }
-        applying.withLock { _ in applyAll() }
+        // Before the caps: what leaves it after this is licensed with the next reaping.
         let over = former.filter(\.isOver)
+        applying.withLock { _ in applyAll() }
         for segment in over { bury(segment) }
         return dead
     }
@@ -156,11 +170,7 @@ final class HostSegment: Sendable {
     private func bury(_ former: FormerSegment) {
         segments.withLock { segments in
             segments.former.removeAll { $0 === former }
-            for pool in 0..<pools {
-                if let segment = former.segment, segment.isAttached, let traffic = try? segment.pool(pool).traffic() {
-                    segments.traffic[pool].add(traffic)
-                }
-            }
+            keepTraffic(of: former.segment, &segments)
         }
         former.segment?.detach()
     }
@@ -180,7 +190,12 @@ final class HostSegment: Sendable {
             return
         }
         do {
-            try replace(current, fault, note, move)
+            do {
+                try replace(current, fault, note, move)
+            } catch {
+                guard leave(current, fault) else { throw error }
+                try replace(current, fault, note, move)
+            }
             seen.withLock { $0.trouble = nil }
         } catch {
             let text = "\(fault.description); no new one can be made: \(error)"
@@ -192,6 +207,28 @@ final class HostSegment: Sendable {
         }
     }
 
+    /// Gives back the memory of a segment without a name that nobody else has, for a new one may need the room. What it counts
+    /// are the sessions of wire hooks, which the new one will count.
+    ///
+    /// - Returns: false: it has a name, others have it, or it was left before.
+    private func leave(_ segment: Segment, _ fault: Fault) -> Bool {
+        guard segment.isAttached, [.gone, .taken].contains(segment.place),
+            !(0..<Limits.processes).contains(where: { $0 != segment.slot && segment.holds(slot: $0) }),
+            OpenFiles.holders(of: FoundSegment(segment).file).isEmpty
+        else { return false }
+        seen.withLock { $0.left = Fault(description: fault.description, isSound: true) }
+        segments.withLock { keepTraffic(of: segment, &$0) }
+        segment.detach()
+        return true
+    }
+
+    private func keepTraffic(of segment: Segment?, _ segments: inout Segments) {
+        guard let segment, segment.isAttached else { return }
+        for pool in 0..<pools {
+            if let traffic = try? segment.pool(pool).traffic() { segments.traffic[pool].add(traffic) }
+        }
+    }
+
     private struct Fault {
         let description: String
         /// Whether the words of the memory still say who has what.
@@ -200,6 +237,7 @@ final class HostSegment: Sendable {
 
     private func fault(of segment: Segment) -> Fault? {
         let path = segment.path
+        if let left = seen.withLock({ $0.left }) { return left }
         if segment.isLost { return Fault(description: "\(path): its memory is lost", isSound: false) }
         switch segment.place {
         case .there: break
@@ -245,39 +283,45 @@ final class HostSegment: Sendable {
         // What has moved counts once again.
         applying.withLock { _ in applyAll() }
         seen.withLock {
+            $0.left = nil
             $0.attendance = Attendance(next, pools: pools)
             $0.refusedProcesses = next.refusedProcesses
         }
         if let trouble { throw trouble }
-        let going = (0..<pools).reduce(0) { $0 + takenBefore(pool: $1) }
+        let going = (0..<pools).map(takenBefore)
+        let sessions = SessionCount.text(going.contains(nil) ? nil : going.reduce(0) { $0 + ($1 ?? 0) })
         let rest =
             fault.isSound
-            ? "\(going) of the old one stay counted until they end"
-            : "at most \(going) of the old one stay counted until their processes have left it"
-        note(.critical, "\(fault.description); replaced: new sessions are counted in a new one, and \(rest)")
+            ? "\(sessions) in former segments, until they end"
+            : "\(going.contains(nil) ? "" : "at most ")\(sessions) in former segments, until their processes have left"
+        let isEmpty = going.allSatisfy { $0 == 0 }
+        note(
+            .critical,
+            "\(fault.description); replaced: new sessions are counted in a new segment"
+                + (isEmpty ? "" : ". Still counted: \(rest)"))
     }
 
     /// Takes in a segment that was found at the start. Nobody may have told its processes that it has lost the name.
     private func adopt(_ found: FoundSegment) {
-        // What its pools were set to is not known.
-        let caps = Array(repeating: Limits.cap, count: pools)
         var attendance: Attendance?
         if let segment = found.segment {
             let isSound = segment.audit((0..<pools).map { Self.settings(segment, $0) }, isReplaced: true) == nil
             segment.markReplaced(isSound: isSound)
             if !isSound {
-                attendance = Attendance(ofDamaged: segment, last: Attendance(segment, pools: pools), caps: caps)
+                attendance = Attendance(
+                    ofDamaged: segment, last: Attendance(segment, pools: pools), caps: Array(repeating: 0, count: pools))
             }
         } else {
             attendance = Attendance(of: found.file, pools: pools)
         }
-        let former = FormerSegment(found, attendance: attendance, caps: caps)
+        // What its pools were set to is not known.
+        let former = FormerSegment(found, attendance: attendance, caps: nil, pools: pools)
         segments.withLock { $0.former.append(former) }
     }
 
     /// - Parameter settings: what its pools were set to.
     private func retire(_ segment: Segment, attendance: Attendance?, _ settings: [PoolSettings]) {
-        let former = FormerSegment(FoundSegment(segment), attendance: attendance, caps: settings.map(\.sum))
+        let former = FormerSegment(FoundSegment(segment), attendance: attendance, caps: settings.map(\.sum), pools: pools)
         segments.withLock { $0.former.append(former) }
     }
 

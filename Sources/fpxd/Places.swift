@@ -196,9 +196,9 @@ final class Places: Sendable {
             let users = try Segment.attachedProcesses(path: segment)
             // What processes of another version count in stays theirs; what is damaged they cannot count in any more.
             guard users == 0 || field != "version" else { throw error }
-            note("\(error); " + (users == 0 ? "nobody uses it, so" : "it is damaged, and") + " it is made anew")
-            // It is found again as a former one.
-            if users > 0 { unlink(segment) }
+            note("\(error); " + (users == 0 ? "nobody holds a slot of it, so" : "it is damaged, and") + " it is made anew")
+            // It is found again as a former one, also by whose lock is gone with its memory.
+            unlink(segment)
             return try makeNext()
         }
     }
@@ -273,17 +273,17 @@ final class Places: Sendable {
                 former.append(FoundSegment(found))
                 if !held.isEmpty {
                     note(
-                        "\(held.count) processes count sessions in a removed segment: their new ones are counted in the present one, "
-                            + "and those in progress stay counted until they end")
+                        "Found a removed segment that \(SessionCount.text(processes: held.count)) may still have sessions in: they "
+                            + "stay counted until they end. New sessions are counted in the present segment")
                 }
             } catch {
                 let file = FoundSegment.File(path: segment, number: descriptor.file)
                 try? Segment.closeDamaged(file: descriptor.link, path: segment)
                 former.append(FoundSegment(file))
                 note(
-                    "\(OpenFiles.holders(of: file).count) processes have a removed segment open that is damaged (\(error)): no session "
-                        + "is licensed until they have left it, which their last session in it ends; a reload of the proxies is faster"
-                )
+                    "Found a removed segment that is damaged (\(error)), with an unknown number of sessions of "
+                        + SessionCount.text(users: Array(OpenFiles.holders(of: file)))
+                        + ": no session is licensed until they have ended. A reload of the proxies is faster")
             }
         }
         return former

@@ -3,6 +3,7 @@ import TestSupport
 import Testing
 
 @testable import Admission
+@testable import fpxd
 
 extension EndToEnd {
     /// Workers that write where they should not, and files that go: real fpxd, and this process as the worker.
@@ -158,6 +159,36 @@ extension EndToEnd.FieldDamageTests {
                 found: "\(verdict), \(old.isAttached ? "attached" : "detached"), \(more) more while the process lives"))
     }
 
+    /// A worker that has found its memory gone has no lock there any more: fpxd knows it by its descriptor, which it closes with
+    /// its last session of before.
+    @Test(arguments: [0, 1 << 16, 5 << 18], ["runs", "is down"])
+    func aWorkerTouchesTheFileThatWasCut(_ bytes: Int, _ moment: String) throws {
+        let daemon = try DaemonControl(cap: 25)
+        let old = try Segment.attach(path: daemon.segmentPath)
+        defer { old.detach() }
+        try #require(fill(try old.pool(0), atMost: 10) == 10)
+        sleep(2)  // until fpxd has looked
+        if moment == "is down" { try daemon.end(by: SIGKILL) }
+        try #require(truncate(daemon.segmentPath, off_t(bytes)) == 0)
+        let touched = fill(try old.pool(0), atMost: 3)
+        if moment == "is down" { try daemon.start() }
+        let new = try daemon.attachToCurrent()
+        defer { new.detach() }
+        sleep(2)  // fpxd looks at the old one, and finds that this process has it open
+        let more = fill(try new.pool(0))
+        let sum = 10 + touched + more
+        daemon.leaveSegment()
+        old.detach()
+        let all = more + expectFilled("what it had is free again", try new.pool(0), with: 25 - more)
+        #expect(
+            Field.row(
+                "segment.8",
+                "the file is cut to \(bytes) bytes while fpxd \(moment), and its worker with 10 of 25 sessions touches it",
+                expected: "at most 25 at once, 25 when they have ended",
+                found: (sum <= 25 ? "at most 25 at once" : "\(sum) at once") + ", \(all) when they have ended"),
+            "\(daemon.log.suffix(2000))")
+    }
+
     /// Who is attached is known from locks, and what each has from its own words: a process that nothing tells of any more, and
     /// that never comes back for a session, takes away what it has and no more.
     @Test func theWordOfUsedSlotsIsOverwritten() throws {
@@ -182,6 +213,46 @@ extension EndToEnd.FieldDamageTests {
                 "segment.6", "one write of the word of used slots, 40 of 100 in use, two idle processes that nobody has seen",
                 expected: "50 to 60 in the new one, 100 when the worker has left",
                 found: "\(50...60 ~= more ? "50 to 60" : "\(more)") in the new one, \(inAll) when the worker has left"))
+    }
+
+    /// The last process may leave a former segment at any moment of a reaping: what it held is licensed in the present one after it.
+    @Test func aFormerSegmentIsLeftWhileItIsReaped() throws {
+        var missing = 0
+        for _ in 0..<200 {
+            let paths = [newSegmentPath(), newSegmentPath()]
+            defer { for path in paths { unlink(path) } }
+            let keepers = try paths.map { path in
+                try Segment.create(path: path)
+                let keeper = try Segment.attachKeeper(path: path)
+                try keeper.pool(0).setCap(10)
+                return keeper
+            }
+            defer { keepers[1].detach() }
+            let worker = try Segment.attach(path: paths[0])
+            try #require(fill(try worker.pool(0)) == 10)
+            let host = HostSegment(
+                keepers[1], former: [FoundSegment(keepers[0])], pools: 1,
+                maker: .init(make: { throw CancellationError() }, publish: {}))
+            _ = host.reap()
+            let cap = try keepers[1].pool(0).cap
+            try #require(cap == 0)
+            let left = DispatchSemaphore(value: 0)
+            Thread {
+                usleep(.random(in: 0..<1000))
+                worker.detach()
+                left.signal()
+            }.start()
+            let deadline = ContinuousClock.now + .seconds(10)
+            repeat { _ = host.reap() } while host.takenBefore(pool: 0) != 0 && ContinuousClock.now < deadline
+            left.wait()
+            try #require(host.takenBefore(pool: 0) == 0)
+            for _ in 0..<2 { _ = host.reap() }
+            missing += 10 - (try keepers[1].pool(0).cap)
+        }
+        #expect(
+            Field.row(
+                "segment.7", "200 times the last worker leaves a former segment while fpxd reaps it",
+                expected: "0 sessions lost", found: "\(missing) sessions lost"))
     }
 
     /// What a segment admits that fpxd has found in order: one that is damaged admits too many until fpxd has looked at it.

@@ -102,6 +102,35 @@ extension EndToEnd.FieldSegmentTests {
     }
 }
 
+extension EndToEnd.FieldSegmentTests {
+    /// What was removed keeps its room while somebody has it: fpxd is not to be the one.
+    @Test(mayMount) func theRemovedSegmentHasTheRoomOfTheNewOne() throws {
+        let disk = try TemporaryFileSystem(bytes: 2 << 20)
+        let control = try DaemonControl(segment: disk.path + "/segment", cap: 25)
+        let workers = try (0..<3).map { _ in try Segment.attach(path: control.segmentPath) }
+        try disk.fill()
+        unlink(control.segmentPath)
+        try expectEventually("fpxd says that there is no room") {
+            try control.ask("get", "system", "status").output.contains("no new one can be made")
+        }
+        let held = try workers.reduce(0) { $0 + fill(try $1.pool(0)) }
+        control.leaveSegment()  // this process has it open by its observer too
+        for worker in workers { worker.detach() }
+        control.awaitReplacement()
+        let new = try control.attachToCurrent()
+        let more = fill(try new.pool(0))
+        new.detach()
+        let status = try control.ask("get", "system", "status").output
+        #expect(
+            Field.row(
+                "segment.9", "the segment is removed on a full tmpfs, its 3 workers go on, and then leave, cap 25",
+                expected: "25 in the old one; 25 in a new one when they have left; no trouble",
+                found: "\(held) in the old one; \(more) in a new one when they have left; "
+                    + (status.contains("Trouble: \(control.segmentPath)") ? status : "no trouble")),
+            "\(control.log.suffix(2000))")
+    }
+}
+
 // MARK: - The file goes away
 
 extension EndToEnd.FieldSegmentTests {
@@ -200,20 +229,25 @@ extension EndToEnd.FieldSegmentTests {
 enum Misfortune: String, CaseIterable, Sendable {
     case removed = "is removed"
     case cut = "is cut to 100000 bytes"
+    case emptied = "is cut to 0 bytes"
     case header = "has junk in its first word"
 
     func happen(to path: String) throws {
         switch self {
         case .removed: unlink(path)
         case .cut: try #require(truncate(path, 100_000) == 0)
+        case .emptied: try #require(truncate(path, 0) == 0)
         case .header: try overwrite(path, at: 0, with: [0xDEAD_BEEF])
         }
     }
 }
 
 extension EndToEnd.FieldSegmentTests {
-    /// Workers that nobody tells anything count in the old segment, beside those that attach to the new one.
-    @Test(arguments: Misfortune.allCases, [0, 10]) func whileFpxdIsDown(_ misfortune: Misfortune, _ before: Int) throws {
+    /// Workers that nobody tells anything count in the old segment, beside those that attach to the new one. So do those that have
+    /// found it gone.
+    @Test(arguments: Misfortune.allCases, [(before: 0, meanwhile: 0), (10, 0), (10, 3)])
+    func whileFpxdIsDown(_ misfortune: Misfortune, _ sessions: (before: Int, meanwhile: Int)) throws {
+        let (before, meanwhile) = sessions
         let control = try DaemonControl(cap: 20)
         var settings = NGINXSettings()
         settings.workers = 2
@@ -222,22 +256,25 @@ extension EndToEnd.FieldSegmentTests {
         #expect(held.count(of: .inspect) == before)
         try control.end(by: SIGKILL)
         try misfortune.happen(to: control.segmentPath)
+        let late = try nginx.open(meanwhile, .stream)
         try control.start()
         _ = try control.figures()  // this process leaves the old one
         // Another hook takes what there is; then come those of nginx.
         let other = try control.attachToCurrent()
         let taken = fill(try other.pool(0), atMost: 30)
         let more = try nginx.open(30, .stream)
-        let sum = (held + more).count(of: .inspect) + taken
+        let sum = (held + late + more).count(of: .inspect) + taken
         for _ in 0..<taken { try other.pool(0).release(.inspect) }
         other.detach()
-        (held + more).close()
+        (held + late + more).close()
         // A worker that has had no session since knows of nothing.
-        if misfortune == .cut { try nginx.reload() }
+        if misfortune == .cut || misfortune == .emptied { try nginx.reload() }
         let again = try nginx.openInspected(20, .stream)
         #expect(
             Field.row(
-                "nginx.7", "while fpxd is down the segment's file \(misfortune.rawValue), \(before) of 20 sessions held",
+                "nginx.7",
+                "while fpxd is down the segment's file \(misfortune.rawValue), \(before) of 20 sessions held, "
+                    + "\(meanwhile) more before it starts",
                 expected: "at most 20 at once; 20 when they have ended; no signal",
                 found: (sum <= 20 ? "at most 20 at once" : "\(sum) at once") + "; \(again.count) when they have ended; "
                     + (nginx.signals == 0 ? "no signal" : "\(nginx.signals) signals")))

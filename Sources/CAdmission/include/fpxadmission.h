@@ -35,7 +35,8 @@
  * A replaced segment. When the file is gone or the memory damaged, fpxd puts another segment in its place, within a second or
  * so. The old one admits nobody from then on. So when a verdict is not FPX_INSPECT, look at fpx_is_current. Where it is false,
  * attach to the path again, open lanes there, and ask again; if that fails, try again in a second. End each session where it
- * began, and fpx_detach from the old segment when its last session has ended.
+ * began, and fpx_detach from the old segment when its last session has ended. Do the same where memory is lost (below): until
+ * the detach fpxd finds this process by its open descriptor, and keeps the sessions that it may have there off the new caps.
  *
  * Memory. What a process may touch is reserved when it attaches, and for handles as they are used, so that a full file system
  * is an error of that call and not a signal later. Memory can be lost all the same (somebody cuts the file), and a child of a
@@ -134,9 +135,9 @@ typedef struct fpx_pool_stats {
  * CPU) and some microseconds. On failure *segment is NULL. */
 int fpx_attach(const char *path, fpx_segment **segment);
 /* Gives back all sessions of this process and its slot. Handles, lanes and the segment pointer stay safe to pass: every
- * later call answers FPX_E_DETACHED. So does this one where the memory was lost, and gives back the descriptor. No other thread
- * may be inside a call on the segment meanwhile. What stays of an attachment is some 16 KiB and its address space, so do not
- * attach and detach for each session. */
+ * later call answers FPX_E_DETACHED. So does this one where the memory was lost, and closes the descriptor: do it there when
+ * the sessions that were counted have ended, and not before. No other thread may be inside a call on the segment meanwhile.
+ * What stays of an attachment is some 16 KiB and its address space, so do not attach and detach for each session. */
 int fpx_detach(fpx_segment *segment);
 /* Whether this process is attached: false in a forked child. */
 bool fpx_is_attached(const fpx_segment *segment);
