@@ -63,6 +63,7 @@ final class Daemon: Sendable {
         let places = try Places(settings)
         log.open(settings[Setting.logFile])
         for path in [settings.file.path, settings[Setting.licenseFile]] { StoredFile.removeLeftovers(of: path) }
+        let unknown = places.unknownBeforeStart
         var findings: [String] = []
         let segment = try places.attach { findings.append($0) }
         let found = places.attachFormer(besides: segment) { findings.append($0) }
@@ -84,7 +85,9 @@ final class Daemon: Sendable {
         let daemon = try Daemon(
             settings: settings, places: places, host: host, sessions: sessions, unit: unit, keeper: keeper,
             license: report.status, log: log, logger: logger)
-        for finding in findings { daemon.events.note(.critical, .daemon, finding) }
+        for finding in findings + [unknown].compactMap({ $0 }) { daemon.events.note(.critical, .daemon, finding) }
+        // It may be so until somebody has looked.
+        if let unknown { daemon.state.withLock { $0.restored.append(unknown) } }
         if let shortage = daemon.shares.shortage { daemon.events.note(.warning, .daemon, shortage) }
         daemon.events.note(
             .info, .daemon,

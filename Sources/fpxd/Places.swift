@@ -203,6 +203,15 @@ final class Places: Sendable {
         }
     }
 
+    /// What cannot be known at a start: who still counts in a segment that was removed, where fpxd does not see all processes.
+    /// To be asked before `attach`; nil: nothing.
+    var unknownBeforeStart: String? {
+        guard access(segment, F_OK) != 0, access(journal, F_OK) == 0, !ProcessNamespace.isOfHost else { return nil }
+        return
+            "\(segment): it was removed while no fpxd ran, and this one is in a process namespace of its own: processes outside "
+            + "may count sessions in the removed one, which the cap does not cover. Reload the proxies"
+    }
+
     /// Of a fpxd that has ended, the lock of the run-folder may be gone a moment before that of the segment.
     private func attachKeeper() throws(SegmentError) -> Segment {
         let start = ContinuousClock.now

@@ -158,20 +158,40 @@ extension EndToEnd.FieldOwnFiles {
 
     /// A library that is loaded before the program has moved the environment, by which Swift finds the words.
     @Test(arguments: ["fpxd", "fpx", "fpx-authority"]) func aPreloadedLibraryThatSetsAVariable(_ program: String) throws {
-        let folder = try TemporaryFolder()
-        try folder.write(
-            """
-            #include <stdlib.h>
-            __attribute__((constructor)) static void begin(void) { for (char n[] = "FOO_A"; n[4] <= 'Z'; n[4]++) setenv(n, "x", 1); }
-
-            """, to: "preload.c")
-        let library = folder.path + "/preload.so"
-        let (built, output) = try run(
-            "/usr/bin/env", ["cc", "-shared", "-fPIC", "-o", library, folder.path + "/preload.c"])
-        try #require(built == 0, "\(output)")
-        let (status, found) = try run("/usr/bin/env", ["LD_PRELOAD=\(library)", try Programs.path(program), "--nonsense"])
+        // It sets and unsets variables before the program runs, after which the words are not where they were.
+        let library = try #require(
+            ["x86_64", "aarch64"].map { "/usr/lib/\($0)-linux-gnu/faketime/libfaketimeMT.so.1" }.first {
+                FileManager.default.fileExists(atPath: $0)
+            })
+        let (status, found) = try run(
+            "/usr/bin/env", ["FAKETIME=+0", "LD_PRELOAD=\(library)", try Programs.path(program), "--nonsense"])
         row("\(program) --nonsense, with a library before it", "status 2", "status \(status)")
         #expect(found.contains("--nonsense"), "\(found)")
+    }
+
+    // MARK: processes that cannot be seen
+
+    @Test func theSegmentIsRemovedAndItsUsersCannotBeSeen() throws {
+        let folder = try TemporaryFolder()
+        let elsewhere = "/usr/bin/unshare --fork --kill-child --pid --mount-proc"
+        let daemon = try DaemonControl(
+            launcher: [
+                "/bin/sh", "-c", "[ -e \(folder.path)/elsewhere ] || exec \"$@\"; exec \(elsewhere) \"$@\"", "sh",
+            ])
+        func told() throws -> String {
+            let trouble = try troubles(daemon).filter { $0.contains("it was removed while no fpxd ran") }
+            let count = try events(daemon).components(separatedBy: "no fpxd ran").count - 1
+            return "\(trouble.count) in the status, \(count) events"
+        }
+        for (place, expected) in [("here", "0 in the status, 0 events"), ("elsewhere", "1 in the status, 1 events")] {
+            try daemon.end(by: SIGKILL)
+            unlink(daemon.segmentPath)
+            try folder.write("", to: place)
+            try daemon.start()
+            row("the segment is removed while fpxd is stopped, which starts \(place)", expected, try told())
+        }
+        _ = try daemon.fpx("commit")
+        row("a person has looked (commit)", "0 in the status, 1 events", try told())
     }
 
     // MARK: places
