@@ -62,7 +62,8 @@ import Testing
             section.settings.map { [(prefixes[section.path] ?? "") + $0.name, $0.defaultValue] }
         }
         #expect(!rows.isEmpty && settings == rows)
-        #expect(daemonsManual.contains("The first four are changed at once by `fpx config system global`"))
+        #expect(daemonsManual.contains("`log-level`, `session-warning`, `usage-report`) are changed at once by"))
+        #expect(rows.prefix(4).map(\.[0]) == ["license-overlimit", "log-level", "session-warning", "usage-report"])
         #expect(sections.map(\.path) == ["system global", "system csf", "system ha", "system sharing", "system daemon"])
         #expect(sections.map { $0.settings.filter(\.changeable).count } == [4, 6, 3, 9, 0])
         let status = Samples.status()
