@@ -142,7 +142,7 @@ extension AuthorityStore {
     ) async throws(AuthorityError) -> (token: String, license: LicenseRow) {
         let now = now
         let unitID = unitID ?? Self.unitID(of: machine)
-        guard UnitIdentity.isID(unitID) else {
+        guard UnitID.isOne(unitID) else {
             throw .invalid(name: "unit", found: "\"\(unitID)\"", expected: "a UUID in small letters")
         }
         let newID = UUID().uuidString.lowercased()

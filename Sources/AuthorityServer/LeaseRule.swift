@@ -210,7 +210,7 @@ struct LeaseRule {
     /// The licence that the unit names, where it is unknown here because a backup was restored that is older.
     private func lostLicense(_ restoration: RestorationRow) throws -> (id: String, epoch: Int)? {
         guard now < restoration.at + AuthorityStore.leaseSeconds, let id = question.body.licenseId,
-            let epoch = question.body.epoch, UnitIdentity.isID(id), try !LicenseRow.exists(database, key: id)
+            let epoch = question.body.epoch, UnitID.isOne(id), try !LicenseRow.exists(database, key: id)
         else { return nil }
         return (id, epoch)
     }

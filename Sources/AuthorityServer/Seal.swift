@@ -25,7 +25,7 @@ struct Asker: Equatable, Sendable {
     init() {}
 
     init(_ headers: HTTPFields) {
-        if let unit = headers[.unit], UnitIdentity.isID(unit) { unitID = unit }
+        if let unit = headers[.unit], UnitID.isOne(unit) { unitID = unit }
         if let key = headers[.idempotencyKey], (1...64).contains(key.utf8.count),
             key.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
         {

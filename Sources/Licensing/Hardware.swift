@@ -143,7 +143,7 @@ extension Hardware {
         if reader.has("addresses_ipv6") { addressesIPv6 = try reader.strings("addresses_ipv6") }
         if reader.has("unit_id") {
             unitID = try reader.string("unit_id")
-            if !UnitIdentity.isID(unitID) { throw reader.wrong("unit_id", "a UUID in small letters") }
+            if !UnitID.isOne(unitID) { throw reader.wrong("unit_id", "a UUID in small letters") }
         }
         if reader.has("unit_key") {
             unitKey = try reader.string("unit_key")

@@ -9,8 +9,6 @@ import Crypto
 import Foundation
 
 package struct UnitIdentity: Sendable {
-    private static let length = 36
-
     /// Nil: it cannot be read, or there is no key that a new one could be derived from.
     package private(set) var id: String?
     /// Nil: it cannot be read.
@@ -86,17 +84,12 @@ package struct UnitIdentity: Sendable {
             throw .damaged(path: path, found: "a link that leads to no file", expected: "a UUID in small letters")
         }
         let text = String(decoding: TextFile.trimmed(bytes), as: UTF8.self)
-        if isID(text) { return text }
+        if UnitID.isOne(text) { return text }
         throw .damaged(path: path, found: "\(bytes.count) bytes that are no id", expected: "a UUID in small letters")
     }
 
     /// The id that is kept in the state folder; nil where there is none, or none to be read.
     package static func read(stateFolder: String) -> String? { try? readID(stateFolder) }
-
-    /// A UUID in small letters: nothing else may become a unit's name in files and tables.
-    package static func isID(_ text: String) -> Bool {
-        text.utf8.count == length && UUID(uuidString: text)?.uuidString.lowercased() == text
-    }
 
     /// The id that is derived from what a unit is known by: its key's public half, or other data where it has no key. A UUID
     /// (version 8, RFC 9562) that is the same for the same text.

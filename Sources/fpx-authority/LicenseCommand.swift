@@ -54,7 +54,7 @@ extension LicenseCommand {
         var trusted: [String] = []
 
         func run() async throws {
-            if UnitIdentity.isID(file) { try await showRow() } else { try await showFile() }
+            if UnitID.isOne(file) { try await showRow() } else { try await showFile() }
         }
 
         private func showRow() async throws {

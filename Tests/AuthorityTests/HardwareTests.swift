@@ -174,7 +174,7 @@ import Testing
         let other = try await authority.store.issueOffline(
             Hardware(machine.with { $0.hostname = "other" }), subscription: id, unitID: nil
         ).license
-        #expect(UnitIdentity.isID(first.unitId) && again.unitId == first.unitId && again.epoch == 2)
+        #expect(UnitID.isOne(first.unitId) && again.unitId == first.unitId && again.epoch == 2)
         #expect(other.unitId != first.unitId && other.epoch == 1)
         await #expect(throws: AuthorityError.invalid(name: "unit", found: "\"x\"", expected: "a UUID in small letters")) {
             _ = try await authority.store.issueOffline(Hardware(machine), subscription: id, unitID: "x")

@@ -48,7 +48,7 @@ build() { # MODULE
     SPOE) sources="Sources/SPOE/SPOPReader.swift Sources/SPOE/SPOPFrame.swift Sources/SPOE/SPOPConnection.swift
         Sources/SPOE/EndLines.swift" ;;
     Licensing)
-        sources="$(grep -LE '^import JWTKit|TrustedKeys' Sources/Licensing/*.swift) $out/Basics.o -I $out" ;;
+        sources="$(grep -LE '^import (JWTKit|Crypto)|TrustedKeys|^extension LicenseKeeper' Sources/Licensing/*.swift) $out/Basics.o -I $out" ;;
     CommandLine)
         library SeatSharing
         library ControlAPI
