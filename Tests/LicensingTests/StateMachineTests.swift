@@ -45,7 +45,7 @@ import Testing
         Row(named: false, events: [.install(automatic)], state: .active, cap: 1000),
         Row(
             named: false, events: [.install(automatic), .remove], state: .absent, cap: 0,
-            text: "the built-in evaluation is for units that never had a licence"),
+            text: "the built-in evaluation is for new units"),
         Row(events: [], state: .absent, cap: 0, text: "there is no such file"),
         Row(events: [.install(automatic), .remove], state: .absent, cap: 0, text: "there is no such file"),
         // Leases.
