@@ -191,7 +191,8 @@ extension EndToEnd.FieldOwnFiles {
             row("the segment is removed while fpxd is stopped, which starts \(place)", expected, try told())
         }
         _ = try daemon.fpx("commit")
-        row("a person has looked (commit)", "0 in the status, 1 events", try told())
+        // A commit tells what it puts away.
+        row("a person has looked (commit)", "0 in the status, 2 events", try told())
     }
 
     // MARK: places
