@@ -92,7 +92,8 @@ extension EndToEnd.FieldJournalTests {
                 "\(fate.rawValue) of segment.sessions while fpxd runs, 3 of 3 in use; then fpxd is killed and started",
                 expected: "3 inspected at once; 1 critical event, written anew, 3 sessions; 0 in use when they have ended",
                 found: "\(atOnce) inspected at once; \(events.count) critical event, "
-                    + (events.first?.contains("written anew, and 3 sessions") == true ? "written anew, 3 sessions" : "\(events)")
+                    + (events.first?.contains("written anew, and 3 sessions") == true
+                        ? "written anew, 3 sessions" : "\(events)")
                     + "; \(try site.control.inUseByCommand()) in use when they have ended"))
         more.close()
     }
