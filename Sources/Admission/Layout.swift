@@ -11,7 +11,7 @@
 //
 // The file is sparse: a process takes the pages that it may touch when it attaches, and those of its handles when it first uses
 // them. Whoever reads others' words reads only what they have taken: on a file system in memory a read takes pages too, and a
-// full one answers with a signal (Segment+Reserve.swift).
+// full one answers with a signal (SegmentFile.swift).
 
 import CAdmission
 

@@ -16,9 +16,9 @@ public enum FenceMode: UInt64, Sendable {
 /// An attachment of this process to a segment: a file in shared memory with the counters of up to 16 pools.
 ///
 /// All methods may be called from any thread. The memory stays mapped for the life of the process, so that pools, lanes and
-/// sessions are safe to use (and do nothing) after `detach` and in a forked child. An attachment, with its descriptor, lasts until
-/// `detach` or the end of the process, also where nothing refers to this object any more: nobody can know whether its sessions
-/// have ended.
+/// sessions are safe to use (and do nothing) after `detach` and in a forked child. An attachment, with its descriptor, lasts
+/// until `detach` or the end of the process, also where nothing refers to this object any more: nobody can know whether its
+/// sessions have ended.
 @safe
 public final class Segment: Sendable {
     public let path: String

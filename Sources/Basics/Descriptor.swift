@@ -52,8 +52,8 @@ package enum Descriptor {
     }
 
     /// For the beginning of a server's life. No standard descriptor is missing, or the next file that is opened would get its
-    /// number; a peer that goes away is an error of a call and not a signal; there are as many descriptors as the system allows, for
-    /// many connections; and no memory, in which keys are, goes to disk when the process fails.
+    /// number; a peer that goes away is an error of a call and not a signal; there are as many descriptors as the system
+    /// allows, for many connections; and no memory, in which keys are, goes to disk when the process fails.
     package static func prepareProcess() {
         keepMemoryOffDisk()
         _ = standardError

@@ -1,7 +1,7 @@
 // ControlServer: HTTP/1.1 and JSON over a unix stream socket.
 //
-// Limits, all of them against a client that is slow, broken or hostile: 512 connections, or as many as the process has descriptors for, 64 of them of one user, and those of
-// WebForm. Root and the daemon's own user always get in.
+// Limits, all of them against a client that is slow, broken or hostile: 512 connections, or as many as the process has
+// descriptors for, 64 of them of one user, and those of WebForm. Root and the daemon's own user always get in.
 //
 // Each second the server looks whether its socket still has its name. Where it has lost it another listener is made, which
 // answers with the same router under the same limits; the one before takes no connection any more and ends with those that it

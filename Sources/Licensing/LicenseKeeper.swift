@@ -1,7 +1,8 @@
-// The keeper holds the licence of a unit: it reads the file, keeps a last good copy, watches the clock, and says what is in force.
+// The keeper holds the licence of a unit: it reads the file, keeps a last good copy, watches the clock, and says what is in
+// force.
 //
-// It remembers three things, the file as last committed, the copy, and what the authority said last, and judges them anew at each
-// question. What is in force is never stored, so it cannot be stale, and it is the same after a restart:
+// It remembers three things, the file as last committed, the copy, and what the authority said last, and judges them anew at
+// each question. What is in force is never stored, so it cannot be stale, and it is the same after a restart:
 //
 //     the file holds now and here                        the file, which becomes the copy
 //     the file is removed                                evaluation or nothing; the copy is retired
@@ -56,7 +57,8 @@ package struct LicenseConfiguration: Sendable {
 package struct CommitReport: Equatable, Sendable {
     /// What is in force after it.
     package var status: LicenseStatus
-    /// Why the file is not in force; nil where it is, or where there is none. With `status.isValid` the licence before it was kept.
+    /// Why the file is not in force; nil where it is, or where there is none. With `status.isValid` the licence before it was
+    /// kept.
     package var refused: LicensingError?
 }
 

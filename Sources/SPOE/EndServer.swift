@@ -1,7 +1,7 @@
 // EndServer: haproxy tells the ends of its streams, which SPOP has no word for.
 //
-// haproxy logs one line for each stream at its end into a ring, and the ring's server connects here and sends each line with its
-// length before it. The ring keeps what could not be sent while fpxd was away.
+// haproxy logs one line for each stream at its end into a ring, and the ring's server connects here and sends each line with
+// its length before it. The ring keeps what could not be sent while fpxd was away.
 
 public import KeyedSessions
 public import Logging

@@ -1,8 +1,8 @@
 // SPOEServer: the agent that haproxy asks for a verdict on each new session.
 //
 // haproxy sends the message `fpx-admit` with the arguments id, and optionally pool, src, sport, dst, dport, proxied and http;
-// the answer sets the transaction variable `verdict` (under haproxy's own prefix) to inspect, bypass or block, or to error where
-// the message has no usable id or an unknown pool. Frames are answered in the order in which they come, on their own
+// the answer sets the transaction variable `verdict` (under haproxy's own prefix) to inspect, bypass or block, or to error
+// where the message has no usable id or an unknown pool. Frames are answered in the order in which they come, on their own
 // connection, at once: a decision waits for nothing but the kernel's word on the client's socket.
 
 public import KeyedSessions

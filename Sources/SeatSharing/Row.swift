@@ -1,8 +1,8 @@
 // Row: what a unit tells the pool. Each unit writes one row, its own, and reads all.
 //
 // A row is request, answer and receipt in one. Its `sequence` is the number that lenders grant to; `grants` is what this unit
-// lends; `holdings` is what it holds, and at the same time its promise of what it will never use. What a row gives counts as far as its
-// licence vouches for it (Proof.swift).
+// lends; `holdings` is what it holds, and at the same time its promise of what it will never use. What a row gives counts as
+// far as its licence vouches for it (Proof.swift).
 
 /// How the units of a pool share.
 package enum SharingMode: String, CaseIterable, Sendable, Codable {
@@ -181,7 +181,8 @@ package enum Incarnation {
 
     /// A new one.
     ///
-    /// - Parameter last: the highest that is known of this unit. A wall clock that was set back does not make an earlier process.
+    /// - Parameter last: the highest that is known of this unit. A wall clock that was set back does not make an earlier
+    ///   process.
     package static func new(unixMilliseconds: Int, random: UInt64, after last: UInt64) -> UInt64 {
         let most = UInt64.max >> randomBits
         let time = max(min(UInt64(clamping: unixMilliseconds), most), min((last >> randomBits) + 1, most))

@@ -133,8 +133,8 @@ extension Unit {
             && (!terms.areListed || record.grants != nil)
     }
 
-    /// The most that may be lent: what is on record, and will still be when the record being written is there. Where each loan is on
-    /// record, `due` looks for it there.
+    /// The most that may be lent: what is on record, and will still be when the record being written is there. Where each loan
+    /// is on record, `due` looks for it there.
     private var recordedLimit: Seats {
         guard let record, record.grants == nil, !mutations.contains(.noRecord) else { return entitlement.purchased }
         return recordPending.map { record.seats.lowered(to: $0.seats) } ?? record.seats
@@ -161,7 +161,8 @@ extension Unit {
             let all = seats + lentNow(borrower)
             // The record that is being written may be there already.
             return [record, recordPending].compactMap { $0?.grants }.allSatisfy { grants in
-                // By this row of the borrower: after a restart what it has given back before must not count against what it got then.
+                // By this row of the borrower: after a restart what it has given back before must not count against what it got
+                // then.
                 grants.contains {
                     $0.borrower == borrower.serial && $0.incarnation == borrower.incarnation && $0.seats.covers(all)
                         && $0.number >= borrower.sequence
@@ -200,8 +201,8 @@ extension Unit {
         return grants
     }
 
-    /// Keeps the record a little above what is lent or planned to be: raised before more is lent, and lowered when less has been
-    /// for a while. What is on record, a successor of this process does without for a term.
+    /// Keeps the record a little above what is lent or planned to be: raised before more is lent, and lowered when less has
+    /// been for a while. What is on record, a successor of this process does without for a term.
     mutating func adjustRecord() {
         guard recordPending == nil, learning == nil, let pool, let place else { return }
         var wantedTerms = terms

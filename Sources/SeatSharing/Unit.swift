@@ -321,8 +321,8 @@ package struct Unit: Sendable {
         }
     }
 
-    /// The seats that would be of use: those in use, and an eighth more to grow into, at least one. Of an idle unit it is one in advance,
-    /// which gives way to whatever others want (`Plan`).
+    /// The seats that would be of use: those in use, and an eighth more to grow into, at least one. Of an idle unit it is one
+    /// in advance, which gives way to whatever others want (`Plan`).
     package static func demand(used: Seats) -> Seats {
         Seats { used[$0] == 0 ? 1 : min(Seats.limit, used[$0] + max(1, used[$0] / 8)) }
     }

@@ -94,8 +94,8 @@ extension Text {
         return "\n" + table(rows, header: [name, "SEATS", "ENDS"])
     }
 
-    /// `get system csf`: the vendor's rows, which scripts read, and behind them what is ours. Units of our fabric meet in etcd, so that
-    /// is upstream of each; they share seats and nothing else.
+    /// `get system csf`: the vendor's rows, which scripts read, and behind them what is ours. Units of our fabric meet in etcd,
+    /// so that is upstream of each; they share seats and nothing else.
     static func fabric(_ report: SharingReport) -> String {
         let isFabric = report.isFabric
         let vendors = [

@@ -1,7 +1,7 @@
 // FormerSegment: a segment that another one has replaced, while sessions go on in it.
 //
-// Its processes go on counting there what they have begun there, and start new sessions in its successor. What it holds is taken
-// from the successor's caps, so that both together never have more than is licensed.
+// Its processes go on counting there what they have begun there, and start new sessions in its successor. What it holds is
+// taken from the successor's caps, so that both together never have more than is licensed.
 
 import Admission
 import CAdmission
@@ -78,8 +78,8 @@ struct Attendance: Sendable {
         if segment.isLost || segment.isCut {
             let others = OpenFiles.holders(of: FoundSegment(segment).file).subtracting(
                 processes.filter(\.isVisible).map(\.processID))
-            // Those whose numbers say nothing here, of other namespaces or of damaged words, have the file open like everybody: they
-            // are among the others, and are seen to leave, unless there are fewer of these.
+            // Those whose numbers say nothing here, of other namespaces or of damaged words, have the file open like everybody:
+            // they are among the others, and are seen to leave, unless there are fewer of these.
             if others.count >= processes.count(where: { !$0.isVisible }) { processes.removeAll { !$0.isVisible } }
             processes += others.map { Process(processID: $0, pools: pools) }
             return

@@ -1,10 +1,10 @@
-// HostSegment: the counters of this host. One segment is in force; it is looked at once a second, and replaced where its file is gone
-// or its memory is not what the engine leaves behind.
+// HostSegment: the counters of this host. One segment is in force; it is looked at once a second, and replaced where its file
+// is gone or its memory is not what the engine leaves behind.
 //
-// A replacement loses nobody: (1) a new segment is made beside the old one, with caps of 0; (2) the sessions of wire hooks are counted
-// in it too; (3) the old one is marked, and admits nobody any more; (4) the new one gets the caps, less what is in progress in former
-// ones, which is looked at with each reaping; (5) it gets the name; (6) the sessions of wire hooks leave the old one. Workers find the
-// mark when they are refused, and attach again.
+// A replacement loses nobody: (1) a new segment is made beside the old one, with caps of 0; (2) the sessions of wire hooks are
+// counted in it too; (3) the old one is marked, and admits nobody any more; (4) the new one gets the caps, less what is in
+// progress in former ones, which is looked at with each reaping; (5) it gets the name; (6) the sessions of wire hooks leave the
+// old one. Workers find the mark when they are refused, and attach again.
 //
 // Three threads come here: the reaper, the one that looks, and whoever sets caps. Whoever reads figures waits for none of them:
 // no lock that they take is held while the memory is read.
@@ -148,7 +148,8 @@ final class HostSegment: Sendable {
         caps.withLock { $0.applied[index] = applied }
     }
 
-    /// Within `applying`. A cap that was accepted before is not refused later, but for a segment that is lost: that is looked at.
+    /// Within `applying`. A cap that was accepted before is not refused later, but for a segment that is lost: that is looked
+    /// at.
     private func applyAll() { for pool in 0..<pools { try? apply(pool) } }
 
     // MARK: the reaper

@@ -1,7 +1,8 @@
 // LentRecords: what of each licence may still be lent when the process is gone, a file for each serial.
 //
-// A file can be an old one: a backup, a snapshot of the disk. So a copy of what each says lies beside the segment, in memory, where it
-// does not outlast this boot, and where no backup puts it back. Who has no copy asks the pool: docs/SHARING.md, "Restart".
+// A file can be an old one: a backup, a snapshot of the disk. So a copy of what each says lies beside the segment, in memory,
+// where it does not outlast this boot, and where no backup puts it back. Who has no copy asks the pool: docs/SHARING.md,
+// "Restart".
 
 import Foundation
 import Licensing

@@ -1,9 +1,9 @@
-// What is looked at beside the unit's own steps: pools whose names differ in case alone, members that are set in another way, and the rows
-// of units that are gone.
+// What is looked at beside the unit's own steps: pools whose names differ in case alone, members that are set in another way,
+// and the rows of units that are gone.
 //
-// A row that is deleted takes nothing from anybody: what its unit has lent is on that unit's own disk, what others have borrowed from it
-// ends at their deadlines, and what it has borrowed comes home to its lenders by their own counting. A unit that speaks again writes its
-// row anew.
+// A row that is deleted takes nothing from anybody: what its unit has lent is on that unit's own disk, what others have
+// borrowed from it ends at their deadlines, and what it has borrowed comes home to its lenders by their own counting. A unit
+// that speaks again writes its row anew.
 
 import ControlAPI
 import ControlPlane
@@ -30,7 +30,8 @@ extension SharedSeats {
     }
 
     private static let lookedAsideEvery: Nanoseconds = 60 * .second
-    /// A unit that has not spoken for so long, by its own wall clock and this host's, is taken for gone. Both may be wrong: it loses nothing.
+    /// A unit that has not spoken for so long, by its own wall clock and this host's, is taken for gone. Both may be wrong: it
+    /// loses nothing.
     private static let goneAfterDays = 30
     private static let poolsMax = 64
 
@@ -100,7 +101,8 @@ extension SharedSeats {
 
     private static func seconds(_ time: Nanoseconds) -> String { "\(time / .second) s" }
 
-    /// Other pools of this etcd. Each is found by its first key, and then skipped; a user of etcd who may not see them sees none.
+    /// Other pools of this etcd. Each is found by its first key, and then skipped; a user of etcd who may not see them sees
+    /// none.
     private func lookalikes(_ link: Link) async -> [String] {
         var found: [String] = []
         var next = "pool/"
@@ -132,7 +134,8 @@ extension SharedSeats {
                 return nil
             }
             let days = (time - row.ping) / 86400
-            // What is lent for longer is told by the row until then, or until its licence ends, when it reads as giving nothing.
+            // What is lent for longer is told by the row until then, or until its licence ends, when it reads as giving
+            // nothing.
             let isOver = row.grants.allSatisfy { $0.keep != .forever && row.ping + Int($0.keep / .second) < time }
             return days >= Self.goneAfterDays && isOver ? (row.serial, days, silence.revision) : nil
         }

@@ -64,7 +64,8 @@ extension SharedSeats {
             }
             told.isConnected = unit.isConnected
         } else if let trouble {
-            // One question that fails is no news where the next is answered. What stands is: an etcd at its quota answers, and takes nothing.
+            // One question that fails is no news where the next is answered. What stands is: an etcd at its quota answers, and
+            // takes nothing.
             guard trouble != told.trouble, !unit.isConnected || now - told.troubleSeen.at >= .second else { return }
             note(.warning, "Seat sharing: \(trouble)")
             told.trouble = trouble

@@ -1,8 +1,9 @@
-// SharedSeats: the caps of the engine. They are the licence's own, or what the unit's steps make of them where it shares seats: this
-// runs the steps, and makes what they decide that of engine, disk and etcd.
+// SharedSeats: the caps of the engine. They are the licence's own, or what the unit's steps make of them where it shares seats:
+// this runs the steps, and makes what they decide that of engine, disk and etcd.
 //
-// A unit lives by one licence and one way to its pool. Another of either is another unit, which begins as after a restart of fpxd: it
-// finds on disk what the one before may have lent, and has nothing borrowed. Whatever was under way for the one before comes to nothing.
+// A unit lives by one licence and one way to its pool. Another of either is another unit, which begins as after a restart of
+// fpxd: it finds on disk what the one before may have lent, and has nothing borrowed. Whatever was under way for the one before
+// comes to nothing.
 
 import Admission
 import Foundation

@@ -159,8 +159,8 @@ extension EndToEnd.FieldDamageTests {
                 found: "\(verdict), \(old.isAttached ? "attached" : "detached"), \(more) more while the process lives"))
     }
 
-    /// A worker that has found its memory gone has no lock there any more: fpxd knows it by its descriptor, which it closes with
-    /// its last session of before.
+    /// A worker that has found its memory gone has no lock there any more: fpxd knows it by its descriptor, which it closes
+    /// with its last session of before.
     @Test(arguments: [0, 1 << 16, 5 << 18], ["runs", "is down"])
     func aWorkerTouchesTheFileThatWasCut(_ bytes: Int, _ moment: String) throws {
         let daemon = try DaemonControl(cap: 25)
@@ -215,7 +215,8 @@ extension EndToEnd.FieldDamageTests {
                 found: "\(50...60 ~= more ? "50 to 60" : "\(more)") in the new one, \(inAll) when the worker has left"))
     }
 
-    /// The last process may leave a former segment at any moment of a reaping: what it held is licensed in the present one after it.
+    /// The last process may leave a former segment at any moment of a reaping: what it held is licensed in the present one
+    /// after it.
     @Test func aFormerSegmentIsLeftWhileItIsReaped() throws {
         var missing = 0
         for _ in 0..<200 {

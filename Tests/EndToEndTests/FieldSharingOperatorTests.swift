@@ -1,5 +1,5 @@
-// What operators of units that share seats meet: an etcd that is full, refuses or does not trust, units that are copied, gone, idle or set
-// in another way, and how each is told.
+// What operators of units that share seats meet: an etcd that is full, refuses or does not trust, units that are copied, gone,
+// idle or set in another way, and how each is told.
 
 import Foundation
 import TestSupport

@@ -25,7 +25,8 @@ final class World {
     var mode = SharingMode.fabric
     var policy = Policy.byTime
     let term: Nanoseconds
-    /// Somebody who can write to etcd does what he can. Else disks may be put back to an old state: against both together nothing helps.
+    /// Somebody who can write to etcd does what he can. Else disks may be put back to an old state: against both together
+    /// nothing helps.
     var isHostile = false
     /// Genuine values of before, by key.
     var past: [String: [Signed]] = [:]
